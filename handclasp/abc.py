@@ -1,0 +1,239 @@
+"""The contracts between the parts of a peer: what a transport, a signaling or a discovery backend promises.
+
+Shaped on libp2p's, written in trio's manner. Everything here runs on trio; everything
+that can be closed is an async context manager; every method may be cancelled at any
+await and leaves its object usable or closed, never half done.
+
+`handclasp.testing` holds a contract suite for each; the in-memory backends
+(`handclasp.transports.memory`, `handclasp.discovery.memory`) are the smallest
+implementations.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import trio
+
+from .identity import Identity, PeerId
+
+__all__ = [
+    "Connection",
+    "Context",
+    "Discovery",
+    "DiscoveryFactory",
+    "Handler",
+    "Listener",
+    "PeerRecord",
+    "Signaling",
+    "SignalingChannel",
+    "Stream",
+    "Transport",
+    "TransportFactory",
+]
+
+
+class Stream(trio.abc.HalfCloseableStream):
+    """A reliable byte stream to one peer, closable in one direction at a time.
+
+    Beyond trio's contract: a reader that pauses loses nothing; ``send_all(b"")``
+    sends nothing; the peer's end of file is ``b""`` and replies are still possible
+    after it. ``aclose()`` flushes nothing more: call ``send_eof()`` first when the
+    peer must see everything.
+    """
+
+    @abstractmethod
+    async def reset(self) -> None:
+        """End both directions at once; the peer's next call raises `trio.BrokenResourceError`."""
+
+
+class Connection(trio.abc.AsyncResource):
+    """An authenticated connection to one peer that carries many streams."""
+
+    @property
+    @abstractmethod
+    def peer(self) -> PeerId:
+        """Who is at the other end, proved before anybody sees this object."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """The peer's multiaddr as text, ending in ``/p2p/<peer id>``."""
+
+    @abstractmethod
+    async def open_stream(self) -> Stream:
+        """Open a new stream; costs no round trip.
+
+        Raises:
+            ConnectionLost: the connection broke; `__cause__` says how.
+            trio.ClosedResourceError: you closed this connection.
+        """
+
+    @abstractmethod
+    async def accept_stream(self) -> Stream:
+        """Wait for the next stream that the peer opens.
+
+        Raises:
+            ConnectionLost: the connection broke; `__cause__` says how.
+            trio.ClosedResourceError: you closed this connection.
+        """
+
+
+class Listener(trio.abc.AsyncResource):
+    """Where a transport's inbound connections turn up."""
+
+    @property
+    @abstractmethod
+    def addresses(self) -> Sequence[str]:
+        """The multiaddrs under which others can dial this node, each ending in ``/p2p/<peer id>``."""
+
+    @abstractmethod
+    async def accept(self) -> Connection:
+        """Wait for the next inbound connection; its peer is already authenticated."""
+
+
+class Transport(ABC):
+    """How bytes travel: dials and accepts connections for one kind of address."""
+
+    @abstractmethod
+    def can_dial(self, address: str) -> bool:
+        """Whether `dial` understands this multiaddr; says nothing about whether anyone answers."""
+
+    @abstractmethod
+    async def dial(self, address: str, peer: PeerId) -> Connection:
+        """Connect to *peer* at *address*. Has its own deadline; cancelling leaves nothing behind.
+
+        Raises:
+            PeerUnreachable: nobody answered; `__cause__` says how.
+            WrongPeer: somebody else answered.
+        """
+
+    @abstractmethod
+    def listen(self) -> AbstractAsyncContextManager[Listener]:
+        """Accept connections while the block runs."""
+
+    def can_upgrade(self, channel: SignalingChannel) -> bool:  # noqa: ARG002 - the default refuses all
+        """Whether `upgrade` can turn this signaling channel into a connection."""
+        return False
+
+    async def upgrade(self, channel: SignalingChannel) -> Connection:
+        """Turn a signaling channel into a direct connection with the same peer.
+
+        The channel still belongs to the caller, who closes it. Both ends call this.
+
+        Raises:
+            ConnectionLost: the two could not reach each other; `__cause__` says how.
+            FingerprintMismatch: somebody sits in between.
+        """
+        raise NotImplementedError
+
+
+class SignalingChannel(trio.abc.AsyncResource):
+    """Small messages to one peer before there is a connection: offer, answer, candidates.
+
+    What is sent may ride inside the handshake that authenticates the channel, so that a
+    connection costs no extra round trip: `peer` and `binding` are known once `receive` has
+    returned for the first time.
+    """
+
+    #: The longest message, in bytes: an SDP of 32 KiB and its framing.
+    MAX_MESSAGE = 40_000
+
+    @property
+    @abstractmethod
+    def offers(self) -> bool:
+        """Whether this side sends the SDP offer and the other one answers."""
+
+    @property
+    @abstractmethod
+    def peer(self) -> PeerId:
+        """Who is at the other end.
+
+        Raises:
+            MisuseError: nothing was received yet, so nobody is authenticated.
+        """
+
+    @property
+    @abstractmethod
+    def binding(self) -> bytes | None:
+        """32 secret bytes that only the two ends of this very channel know, or None where there are none."""
+
+    @abstractmethod
+    async def send(self, message: bytes) -> None:
+        """Send one message of at most `MAX_MESSAGE` bytes; order is kept.
+
+        Raises:
+            ServiceUnavailable: the way to the peer broke.
+            trio.ClosedResourceError: you closed this channel.
+        """
+
+    @abstractmethod
+    async def receive(self) -> bytes:
+        """Wait for the next message.
+
+        Raises:
+            trio.EndOfChannel: the peer has nothing more to say.
+            HandshakeFailed: what arrived was not from the peer.
+            PeerLeft, ServiceUnavailable: the way to the peer broke.
+            trio.ClosedResourceError: you closed this channel.
+        """
+
+
+class Signaling(ABC):
+    """Opens signaling channels by peer id: the WebSocket mailbox and a libp2p relay are two."""
+
+    @abstractmethod
+    async def open_channel(self, peer: PeerId) -> SignalingChannel:
+        """Reach *peer*; the caller closes the channel.
+
+        Raises:
+            PeerUnreachable: the peer is not there.
+        """
+
+    @abstractmethod
+    def incoming(self) -> AbstractAsyncContextManager[AsyncIterator[SignalingChannel]]:
+        """Channels that others open to this node, while the block runs. The receiver closes each."""
+
+
+@dataclass(frozen=True)
+class PeerRecord:
+    """A peer and where it can be dialled."""
+
+    peer: PeerId
+    addresses: tuple[str, ...] = ()
+
+
+class Discovery(ABC):
+    """How peers find each other by topic (any text of at most 255 bytes)."""
+
+    @abstractmethod
+    def advertise(self, topic: str, me: PeerRecord) -> AbstractAsyncContextManager[None]:
+        """Be findable under *topic* while the block runs."""
+
+    @abstractmethod
+    def find(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[PeerRecord]]:
+        """Peers under *topic*: those already there, then others as they turn up, each once per change."""
+
+
+#: Answers one inbound stream. When it returns the stream is closed; when it raises the stream is
+#: reset, the error is logged, and nothing else is disturbed.
+Handler: TypeAlias = Callable[[Stream, PeerId], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a node tells its plug-ins."""
+
+    identity: Identity
+    #: The signaling that the discovery backends brought along, in their order.
+    signaling: Sequence[Signaling] = field(default=())
+
+
+#: A plug-in: the node enters what it returns and leaves it when the node closes.
+TransportFactory: TypeAlias = Callable[[Context], AbstractAsyncContextManager[Transport]]
+#: Same for discovery. A backend that is also a `Signaling` serves the transports, too.
+DiscoveryFactory: TypeAlias = Callable[[Context], AbstractAsyncContextManager[Discovery]]
