@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVarTuple
+from typing import Any, TypeVarTuple
 
 import trio
 
@@ -20,6 +20,10 @@ class Scope:
     def start_soon(self, function: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
         """Run *function* in the background until the block ends; then it is cancelled."""
         self._nursery.start_soon(function, *args)
+
+    async def start(self, function: Callable[..., Awaitable[object]], *args: object) -> Any:
+        """Run *function* in the background and wait until it reports ``task_status.started(value)``."""
+        return await self._nursery.start(function, *args)
 
     def cancel(self) -> None:
         """End the block and every background task now."""

@@ -1,0 +1,394 @@
+"""One party's end of a mailbox on a signaling service, over HTTP and a WebSocket.
+
+Source: docs/protocols/mailbox.md. The service is not trusted: it can drop, delay, repeat or
+invent messages, and what it says is bounded and checked like anything from the network.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import trio
+
+from handclasp.errors import ProtocolViolation, ServiceRefused, ServiceUnavailable
+from handclasp.scope import open_scope
+
+if TYPE_CHECKING:
+    import httpx
+    import trio_websocket
+
+__all__ = ["Crowded", "Incoming", "Mailbox", "Presence", "claim_mailbox", "open_mailbox"]
+
+#: Seconds for one HTTP request, a WebSocket handshake or an acknowledgement.
+TIMEOUT = 10.0
+_LONGEST_FRAME = 96 * 1024  # bytes; the service's own limit
+_WAITING = 256  # frames that wait for a slow reader; a mailbox holds no more messages than that
+_CLOSE_TIMEOUT = 0.5  # seconds for a WebSocket's farewell: nothing depends on it
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The service let us in."""
+
+    expires_in: float
+    token: str | None
+    nonce: str | None
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A message from the other party, still sealed."""
+
+    topic: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Presence:
+    """The other party came or went."""
+
+    here: bool
+
+
+@dataclass(frozen=True)
+class Crowded:
+    """A third party tried to claim the mailbox and was refused: somebody else saw the QR code."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The service has one more of our messages."""
+
+
+@dataclass(frozen=True)
+class End:
+    """The mailbox is over."""
+
+    code: str
+    detail: str
+
+
+Frame: TypeAlias = Ready | Incoming | Presence | Crowded | Accepted | End
+Event: TypeAlias = Incoming | Presence | Crowded
+
+
+class Mailbox:
+    """Made by `open_mailbox` (website) or `claim_mailbox` (wallet)."""
+
+    def __init__(self, socket: trio_websocket.WebSocketConnection, http: _Http) -> None:
+        self._socket = socket
+        self._http = http
+        self._token: str | None = None
+        self._nonce: str | None = None
+        self._ready = trio.Event()
+        self._expires_at = math.inf
+        self._published = self._accepted = 0
+        self._news = trio.Event()  # set, and replaced, at each acknowledgement
+        self._over: Exception | None = None
+        self._deliver, self._events = trio.open_memory_channel[Event](_WAITING)
+
+    async def nonce(self) -> str:
+        """The nonce that the sign-in message has to carry.
+
+        Raises:
+            ServiceRefused: the service did not let us in.
+            ServiceUnavailable: it went away, or does not answer.
+        """
+        with _deadline("the service did not let us in"):
+            await self._ready.wait()
+        self._check()
+        if self._nonce is None:
+            raise ServiceRefused("malformed", "the service gave no nonce")
+        return self._nonce
+
+    @property
+    def expires_at(self) -> float:
+        """The `trio.current_time` at which the service forgets this mailbox; infinity before it told."""
+        return self._expires_at
+
+    async def publish(self, topic: str, body: bytes) -> None:
+        """Send one message to the other party; returns once the service has it.
+
+        Raises:
+            ServiceRefused: the mailbox is over, or we may not publish to *topic*.
+            ServiceUnavailable: the service went away, or does not answer.
+        """
+        self._check()
+        await self._send({"type": "publish", "topic": topic, "body": _encode(body)})
+        self._published += 1
+        number = self._published
+        with _deadline("the service did not acknowledge a message"):
+            while self._accepted < number:
+                self._check()
+                await self._news.wait()
+
+    async def post_link(self, body: bytes) -> None:
+        """Use up the nonce and deliver *body* to the website.
+
+        Raises:
+            ServiceRefused: code ``nonce`` when it is wrong, used or expired.
+            ServiceUnavailable: the service went away, or does not answer.
+        """
+        nonce = await self.nonce()
+        await self._http.request("POST", "/link", self._token, {"nonce": nonce, "body": _encode(body)})
+
+    async def receive(self) -> Event:
+        """Wait for the next event.
+
+        Raises:
+            ServiceRefused: the mailbox is over; the code says why.
+            ServiceUnavailable: the service went away.
+        """
+        try:
+            return await self._events.receive()
+        except trio.EndOfChannel:
+            self._check()
+            raise
+
+    async def close(self) -> None:
+        """End the mailbox for both sides; harmless when it is over."""
+        if self._over is None:
+            try:
+                await self._send({"type": "close"})
+            except ServiceUnavailable:
+                return
+
+    # --- inside ---
+
+    def _check(self) -> None:
+        if self._over is not None:
+            raise self._over
+
+    async def _send(self, frame: dict[str, object]) -> None:
+        from trio_websocket import ConnectionClosed
+
+        try:
+            with _deadline("the service does not take messages"):
+                await self._socket.send_message(json.dumps(frame))
+        except ConnectionClosed:
+            self._check()
+            raise ServiceUnavailable("the signaling service closed the connection") from None
+
+    async def enter(self, frame: dict[str, object], *, token: str | None, nonce: str | None) -> None:
+        """Say who we are; the service's answer is awaited by whoever needs it."""
+        self._token, self._nonce = token, nonce
+        await self._send(frame)
+
+    async def pump(self) -> None:
+        """Read frames until the mailbox is over."""
+        from trio_websocket import ConnectionClosed
+
+        try:
+            while self._over is None:
+                self._take(_frame_untrusted(await self._socket.get_message()))
+        except ConnectionClosed:
+            self._over = self._over or ServiceUnavailable("the signaling service closed the connection")
+        except ProtocolViolation as exc:
+            self._over = ServiceRefused("malformed", f"the signaling service broke its protocol: {exc}")
+        except trio.WouldBlock:
+            self._over = ServiceRefused("limit", f"the mailbox delivered more than {_WAITING} messages at once")
+        finally:
+            self._over = self._over or ServiceUnavailable("the mailbox was closed")
+            self._ready.set()
+            self._news.set()
+            self._deliver.close()
+
+    def _take(self, frame: Frame) -> None:
+        match frame:
+            case Ready(expires_in, token, nonce):
+                self._token, self._nonce = token or self._token, nonce or self._nonce
+                self._expires_at = trio.current_time() + expires_in
+                self._ready.set()
+            case Accepted():
+                self._accepted += 1
+                self._news.set()
+                self._news = trio.Event()
+            case End(code, detail):
+                self._over = ServiceRefused(code, detail)
+            case Incoming() | Presence() | Crowded():
+                self._deliver.send_nowait(frame)
+
+
+@asynccontextmanager
+async def open_mailbox(service: str, mailbox: str) -> AsyncGenerator[Mailbox]:
+    """Open a new mailbox as the website and subscribe to it while the block runs.
+
+    Raises:
+        ServiceUnavailable: the service cannot be reached.
+        ServiceRefused: it declined.
+    """
+    async with _open_http(service) as http:
+        challenge = await http.request("GET", f"/challenge?mailbox={mailbox}", None, None)
+        try:
+            token, nonce = _text(challenge, "token"), _text(challenge, "nonce")
+        except ProtocolViolation as exc:
+            raise ServiceRefused("malformed", f"the service answered GET /challenge with {exc}") from None
+        async with _open_socket(service, http) as end:
+            await end.enter({"type": "subscribe", "token": token, "after": 0}, token=token, nonce=nonce)
+            await end.nonce()  # known already; waits until the service has let us in
+            yield end
+
+
+@asynccontextmanager
+async def claim_mailbox(service: str, mailbox: str) -> AsyncGenerator[Mailbox]:
+    """Claim the mailbox as the wallet while the block runs. Messages may be published at once.
+
+    Raises:
+        ServiceUnavailable: the service cannot be reached.
+    """
+    async with _open_http(service) as http, _open_socket(service, http) as end:
+        await end.enter({"type": "claim", "mailbox": mailbox}, token=None, nonce=None)
+        yield end
+
+
+@asynccontextmanager
+async def _open_socket(service: str, http: _Http) -> AsyncGenerator[Mailbox]:
+    """Connect the WebSocket and read from it while the block runs."""
+    import trio_websocket
+
+    connecting = trio_websocket.open_websocket_url(
+        f"{service}/ws", max_message_size=_LONGEST_FRAME, connect_timeout=TIMEOUT, disconnect_timeout=_CLOSE_TIMEOUT
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            socket = await stack.enter_async_context(connecting)
+        except (OSError, trio_websocket.HandshakeError) as exc:
+            raise ServiceUnavailable(f"the signaling service at {service} cannot be reached: {exc or exc.__cause__}") from exc
+        scope = await stack.enter_async_context(open_scope())
+        mailbox = Mailbox(socket, http)
+        scope.start_soon(mailbox.pump)
+        try:
+            yield mailbox
+        finally:
+            with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+                await mailbox.close()
+                await socket.aclose()
+
+
+class _Http:
+    """The few HTTP requests of a mailbox; the connection is made at the first and kept."""
+
+    def __init__(self, service: str) -> None:
+        self._base = "http" + service.removeprefix("ws")  # ws: to http:, wss: to https:
+        self._client: httpx.AsyncClient | None = None
+
+    async def request(
+        self, method: str, path: str, token: str | None, content: dict[str, object] | None
+    ) -> dict[str, object]:
+        """One request; see the module for what is raised."""
+        import httpx
+
+        if self._client is None:
+            # Building a TLS context takes 20 ms and more: not for plain http:.
+            self._client = httpx.AsyncClient(timeout=TIMEOUT, verify=self._base.startswith("https:"), trust_env=False)
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        try:
+            response = await self._client.request(method, self._base + path, headers=headers, json=content)
+        except httpx.HTTPError as exc:
+            raise ServiceUnavailable(f"the signaling service at {self._base} cannot be reached: {exc}") from exc
+        try:
+            body = _object_untrusted(response.text)
+        except ProtocolViolation as exc:
+            raise ServiceRefused("malformed", f"the service answered {method} {path.partition('?')[0]} with {exc}") from None
+        if response.status_code >= 400:  # noqa: PLR2004 - HTTP's classes of status
+            raise ServiceRefused(_short(body.get("error")), _short(body.get("detail")))
+        return body
+
+    async def aclose(self) -> None:
+        """Close the connection, if there is one."""
+        if self._client is not None:
+            await self._client.aclose()
+
+
+@asynccontextmanager
+async def _open_http(service: str) -> AsyncGenerator[_Http]:
+    http = _Http(service)
+    try:
+        yield http
+    finally:
+        with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+            await http.aclose()
+
+
+@contextmanager
+def _deadline(what: str) -> Generator[None]:
+    try:
+        with trio.fail_after(TIMEOUT):
+            yield
+    except trio.TooSlowError:
+        raise ServiceUnavailable(f"{what} within {TIMEOUT:.0f} s") from None
+
+
+# --- what the service sends ---
+
+
+def _frame_untrusted(text: str | bytes) -> Frame:
+    """Parse one frame of the service.
+
+    Raises:
+        ProtocolViolation: not a frame of the mailbox protocol.
+    """
+    frame = _object_untrusted(text)
+    match frame.get("type"):
+        case "ready":
+            expires_in = frame.get("expires_in")
+            if not isinstance(expires_in, int | float) or not 0 <= expires_in <= 86_400:  # noqa: PLR2004 - a day
+                raise ProtocolViolation("'expires_in' is not a number of seconds")
+            return Ready(expires_in, _optional_text(frame, "token"), _optional_text(frame, "nonce"))
+        case "message":
+            return Incoming(_text(frame, "topic"), _decode_untrusted(_text(frame, "body")))
+        case "joined":
+            return Presence(here=True)
+        case "left":
+            return Presence(here=False)
+        case "crowded":
+            return Crowded()
+        case "accepted":
+            return Accepted()
+        case "end" | "error":
+            return End(_short(frame.get("code")), _short(frame.get("detail")))
+        case other:
+            raise ProtocolViolation(f"the unknown frame {_short(other)!r}")
+
+
+def _object_untrusted(text: str | bytes) -> dict[str, object]:
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ProtocolViolation("something that is not JSON") from None
+    if not isinstance(value, dict):
+        raise ProtocolViolation("JSON that is not an object")
+    return cast("dict[str, object]", value)
+
+
+def _text(frame: dict[str, object], name: str) -> str:
+    value = frame.get(name)
+    if not isinstance(value, str):
+        raise ProtocolViolation(f"no text in '{name}'")
+    return value
+
+
+def _optional_text(frame: dict[str, object], name: str) -> str | None:
+    return _text(frame, name) if name in frame else None
+
+
+def _short(value: object) -> str:
+    return str(value)[:200] if value is not None else "unknown"
+
+
+def _encode(body: bytes) -> str:
+    return base64.urlsafe_b64encode(body).rstrip(b"=").decode()
+
+
+def _decode_untrusted(text: str) -> bytes:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        raise ProtocolViolation("'body' is not base64url") from None

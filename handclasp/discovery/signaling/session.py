@@ -1,0 +1,309 @@
+"""Two parties in one mailbox who have proved who they are: signaling and link, sealed end to end."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import trio
+
+from handclasp.abc import SignalingChannel
+from handclasp.errors import HandclaspError, HandshakeFailed, InvitationRefused, MisuseError, PeerLeft, ServiceRefused
+from handclasp.identity import Identity, PeerId
+from handclasp.scope import open_scope
+
+from .invitation import LIFETIME, Invitation
+from .mailbox import Crowded, Event, Incoming, Mailbox, Presence, claim_mailbox, open_mailbox
+from .sealed import Conversation, Kind, Message
+
+__all__ = ["MailboxSession", "Moment", "Watcher", "join", "open_invitation"]
+
+
+class Moment(enum.StrEnum):
+    """What a `Watcher` is told, in the order in which it happens."""
+
+    CLAIMED = "claimed"
+    """Wallet: the mailbox is ours and the first handshake message is in it."""
+    SCANNED = "scanned"
+    """Website: a wallet has claimed the mailbox and greeted."""
+    OFFER_SENT = "offer-sent"
+    """Website: the second handshake message is on its way, the SDP offer inside."""
+    OFFER_RECEIVED = "offer-received"
+    """Wallet: it arrived, from the peer that the invitation names."""
+    ANSWER_SENT = "answer-sent"
+    """Wallet: the third handshake message is on its way, the SDP answer inside."""
+    ANSWER_RECEIVED = "answer-received"
+    """Website: it arrived; both know each other now."""
+    JOINED = "joined"
+    """The other side's connection to the service is up."""
+    LEFT = "left"
+    """The other side's connection to the service broke; it may come back."""
+    CROWDED = "crowded"
+    """A third party tried to use the invitation and was refused: somebody else saw it."""
+
+
+_MOMENT_OF: dict[Event, Moment] = {
+    Presence(here=True): Moment.JOINED,
+    Presence(here=False): Moment.LEFT,
+    Crowded(): Moment.CROWDED,
+}
+
+#: Is called with each moment of a pairing; must not block.
+Watcher: TypeAlias = Callable[[Moment], None]
+
+#: Seconds that a handshake message waits for something to carry.
+_EARLY_DATA_PATIENCE = 3.0
+_WAITING = 256  # opened messages of one kind that wait for a slow reader
+
+
+class MailboxSession:
+    """One side of a pairing; made by `open_invitation` (website) or `join` (wallet).
+
+    Attributes:
+        invitation: what both sides know.
+        signaling: the channel that a transport turns into a connection.
+    """
+
+    def __init__(
+        self, invitation: Invitation, mailbox: Mailbox, conversation: Conversation, watcher: Watcher, *, wallet: bool
+    ) -> None:
+        self.invitation = invitation
+        self.signaling: SignalingChannel = _SealedSignaling(self, offers=not wallet)
+        self._mailbox = mailbox
+        self._conversation = conversation
+        self._watcher = watcher
+        self._wallet = wallet
+        self._sending = trio.Lock()
+        self._turn = trio.Event()  # set while `Conversation.may_send`
+        self._queued = trio.Event()  # somebody wants to send, so a handshake message need not go empty
+        self._over: HandclaspError | None = None
+        queues = {kind: trio.open_memory_channel[bytes](_WAITING) for kind in Kind}
+        self._deliver = {kind: queue[0] for kind, queue in queues.items()}
+        self._opened = {kind: queue[1] for kind, queue in queues.items()}
+        self._handshaken = trio.Event()
+
+    @property
+    def peer(self) -> PeerId:
+        """Who the other side proved to be.
+
+        Raises:
+            MisuseError: nothing was received yet.
+        """
+        return self._conversation.peer
+
+    async def nonce(self) -> str:
+        """The service's nonce for the sign-in message of this pairing."""
+        return await self._mailbox.nonce()
+
+    async def handshake_hash(self) -> bytes:
+        """32 public bytes that name this very session; waits for the handshake."""
+        await self._handshaken.wait()
+        secured = self._conversation.secured
+        if secured is None:
+            raise self._over or HandshakeFailed("the handshake did not finish")
+        return secured.handshake_hash
+
+    @property
+    def binding(self) -> bytes | None:
+        """32 secret bytes of this very session, once the handshake is over."""
+        secured = self._conversation.secured
+        return None if secured is None else secured.binding
+
+    async def send(self, kind: Kind, text: bytes) -> None:
+        """Seal and send one message; may wait for our turn in the handshake.
+
+        Raises:
+            PeerLeft, ServiceRefused, ServiceUnavailable, HandshakeFailed: the pairing is over.
+        """
+        self._queued.set()
+        async with self._sending:
+            await self._wait_turn()
+            in_handshake = self._conversation.secured is None
+            sealed = self._conversation.send(Message(kind, text))
+            self._note_progress()
+            if in_handshake:
+                self._watcher(Moment.ANSWER_SENT if self._wallet else Moment.OFFER_SENT)
+            if kind is Kind.LINK and self._wallet:
+                await self._mailbox.post_link(sealed)
+            else:
+                await self._mailbox.publish(self._topic, sealed)
+
+    async def receive(self, kind: Kind) -> bytes:
+        """Wait for the next message of one kind.
+
+        Raises:
+            HandshakeFailed, WrongPeer: somebody interfered.
+            PeerLeft, ServiceRefused, ServiceUnavailable: the pairing is over.
+        """
+        try:
+            return await self._opened[kind].receive()
+        except trio.EndOfChannel:
+            raise self._over or PeerLeft("the pairing is over") from None
+
+    # --- inside ---
+
+    @property
+    def _topic(self) -> str:
+        return "answer" if self._wallet else "offer"
+
+    async def _wait_turn(self) -> None:
+        while not self._conversation.may_send:
+            if self._over is not None:
+                raise self._over
+            await self._turn.wait()
+
+    def _note_progress(self) -> None:
+        if self._conversation.secured is not None:
+            self._handshaken.set()
+        self._turn.set()
+        self._turn = trio.Event()
+
+    async def run(self) -> None:
+        """Move messages until the mailbox is over; whoever waits for one is told why."""
+        try:
+            async with open_scope() as scope:
+                if self._wallet:
+                    await self._mailbox.publish("link", self._conversation.greet())
+                    self._watcher(Moment.CLAIMED)
+                while True:
+                    event = await self._mailbox.receive()
+                    if not isinstance(event, Incoming):
+                        self._watcher(_MOMENT_OF[event])
+                        continue
+                    self._take_untrusted(event.body)
+                    if self._conversation.may_send and self._conversation.secured is None:
+                        scope.start_soon(self._answer_empty)
+        except trio.WouldBlock:
+            self._over = ServiceRefused("limit", f"the peer sent more than {_WAITING} messages that nobody read")
+        except HandclaspError as exc:
+            self._over = self._why(exc)
+        finally:
+            self._over = self._over or PeerLeft("the pairing was closed")
+            self._handshaken.set()
+            self._turn.set()
+            for queue in self._deliver.values():
+                queue.close()
+
+    def _take_untrusted(self, sealed: bytes) -> None:
+        in_handshake = self._conversation.secured is None
+        message = self._conversation.receive_untrusted(sealed)
+        if in_handshake:
+            arrived = Moment.ANSWER_RECEIVED if self._conversation.secured else Moment.SCANNED
+            self._watcher(Moment.OFFER_RECEIVED if self._wallet else arrived)
+        self._note_progress()
+        if message is not None:
+            self._deliver[message.kind].send_nowait(message.text)
+
+    async def _answer_empty(self) -> None:
+        """Go on with the handshake even if nobody has anything to send with it."""
+        with trio.move_on_after(_EARLY_DATA_PATIENCE):
+            await self._queued.wait()
+            return
+        async with self._sending:
+            if self._conversation.may_send and self._conversation.secured is None:
+                sealed = self._conversation.send(None)
+                self._note_progress()
+                await self._mailbox.publish(self._topic, sealed)
+
+    def _why(self, exc: HandclaspError) -> HandclaspError:
+        """The error as the person at this side should read it."""
+        code = exc.code if isinstance(exc, ServiceRefused) else None
+        if code == "left":
+            return PeerLeft("the other side disconnected and did not come back")
+        if code == "closed":
+            return PeerLeft("the other side ended the pairing")
+        if self._wallet and not self._handshaken.is_set():
+            if code == "crowded":
+                return InvitationRefused("invitation", "it was already used, by you or by somebody else: ask for a new one")
+            if code == "unauthorized":
+                return InvitationRefused("invitation", "the service does not know it (any more): ask for a new one")
+        return exc
+
+
+class _SealedSignaling(SignalingChannel):
+    """The signaling messages of a session."""
+
+    def __init__(self, session: MailboxSession, *, offers: bool) -> None:
+        self._session = session
+        self._offers = offers
+
+    @property
+    def offers(self) -> bool:
+        return self._offers
+
+    @property
+    def peer(self) -> PeerId:
+        return self._session.peer
+
+    @property
+    def binding(self) -> bytes | None:
+        return self._session.binding
+
+    async def send(self, message: bytes) -> None:
+        if len(message) > self.MAX_MESSAGE:
+            raise MisuseError(f"a signaling message has at most {self.MAX_MESSAGE} bytes, not {len(message)}")
+        await self._session.send(Kind.SIGNALING, message)
+
+    async def receive(self) -> bytes:
+        return await self._session.receive(Kind.SIGNALING)
+
+    async def aclose(self) -> None:
+        """The session goes on for the link; its block closes it."""
+        await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def open_invitation(
+    identity: Identity,
+    *,
+    service: str,
+    origin: str,
+    lifetime: float = LIFETIME,
+    watcher: Watcher = lambda _: None,
+) -> AsyncGenerator[MailboxSession]:
+    """Invite a wallet, as the website; the invitation can be used once, while the block runs.
+
+    Args:
+        identity: who the website is.
+        service: WebSocket URL of the signaling service, for example ``wss://signal.example``.
+        origin: the website's origin, for example ``https://shop.example``.
+        lifetime: seconds until the invitation expires, at most 300.
+        watcher: is called with each `Moment`.
+
+    Raises:
+        ConfigurationError: *service* or *origin* cannot stand in an invitation.
+        ServiceUnavailable, ServiceRefused: the service cannot be used.
+    """
+    invitation = Invitation.create(
+        service=service, origin=origin, peer=identity.peer_id, now=time.time(), lifetime=lifetime
+    )
+    async with open_mailbox(service, invitation.mailbox) as mailbox:
+        conversation = Conversation(identity, invitation, wallet=False)
+        async with _running(MailboxSession(invitation, mailbox, conversation, watcher, wallet=False)) as session:
+            yield session
+
+
+@asynccontextmanager
+async def join(
+    identity: Identity, invitation: Invitation, *, watcher: Watcher = lambda _: None
+) -> AsyncGenerator[MailboxSession]:
+    """Take an invitation, as the wallet, while the block runs.
+
+    Raises:
+        ServiceUnavailable: the service cannot be reached. That the invitation was used before, or
+            that somebody interferes, is raised by the session's methods.
+    """
+    async with claim_mailbox(invitation.service, invitation.mailbox) as mailbox:
+        conversation = Conversation(identity, invitation, wallet=True)
+        async with _running(MailboxSession(invitation, mailbox, conversation, watcher, wallet=True)) as session:
+            yield session
+
+
+@asynccontextmanager
+async def _running(session: MailboxSession) -> AsyncGenerator[MailboxSession]:
+    async with open_scope() as scope:
+        scope.start_soon(session.run)
+        yield session

@@ -1,0 +1,170 @@
+"""Everything that touches private parts of aiortc and aioice, in one place.
+
+Each class names what it needs that has no public API. ``tests/transports/webrtc/
+test_aiortc_internals.py`` fails when one of the names moves, and both packages are
+pinned to a minor release in pyproject.toml for the same reason.
+"""
+
+# The point of this module is to use what is private, of packages that carry few types.
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import aioice
+import aioice.ice
+import aioice.stun
+import aiortc
+from aiortc import rtcsctptransport as sctp
+from cryptography.hazmat.primitives import hashes
+
+from .engine import Candidate
+
+#: Seconds between two consent checks, and without an answer until the path counts as lost. RFC 7675 asks
+#: for 5 and 30, which leaves a person waiting for a killed peer; a check is one small datagram.
+CONSENT_INTERVAL = 1.5
+CONSENT_LOST = 7.5
+
+#: Bytes of received messages that may wait unread in one connection. aiortc announces 1 MiB, too.
+RECEIVE_WINDOW = 1024 * 1024
+
+
+class IceConnection(aioice.Connection):
+    """aioice's connection with our manners.
+
+    - It binds to chosen addresses only (aioice takes every interface but loopback).
+    - Waiting for STUN and TURN is bounded (aioice waits 5 s when one cannot be reached).
+    - Connectivity checks end when none is left to start (aioice sleeps 20 ms first).
+    - A lost path is noticed within `CONSENT_LOST` seconds (aioice needs about 30).
+    """
+
+    _addresses: Sequence[str]
+    _gather_timeout: float
+
+    @classmethod
+    def adopt(cls, peer: aiortc.RTCPeerConnection, addresses: Sequence[str], gather_timeout: float) -> IceConnection:
+        """Take over the ICE connection of a peer connection that has not gathered yet."""
+        connection: Any = peer.sctp.transport.transport.iceGatherer._connection  # type: ignore[union-attr] # pyright: ignore[reportOptionalMemberAccess]
+        connection.__class__ = cls  # aiortc offers no way to pass a connection in
+        connection._addresses = addresses
+        connection._gather_timeout = gather_timeout
+        adopted: IceConnection = connection
+        return adopted
+
+    async def get_component_candidates(
+        self,
+        component: int,
+        addresses: list[str],
+        timeout: float = 0,  # noqa: ASYNC109 - aioice's signature
+    ) -> list[aioice.Candidate]:
+        """Gather on our addresses, for our time; with the relay policy *addresses* is empty and stays so."""
+        chosen = list(self._addresses) if addresses or not self._relay_only else []
+        return await super().get_component_candidates(component, chosen, timeout=self._gather_timeout)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+    @property
+    def _relay_only(self) -> bool:
+        return self._transport_policy is aioice.ice.TransportPolicy.RELAY
+
+    def _check_periodic(self) -> bool:
+        return super()._check_periodic() and (
+            self._remote_candidates_expected()
+            or any(pair.state in _UNSTARTED for pair in self._check_list)
+        )
+
+    async def query_consent(self) -> None:
+        """Ask for consent (RFC 7675) until nobody answers any more, then close."""
+        loop = asyncio.get_running_loop()
+        heard = loop.time()
+        while loop.time() - heard < CONSENT_LOST:
+            await asyncio.sleep(CONSENT_INTERVAL * random.uniform(0.8, 1.2))  # noqa: S311 - RFC 7675 §5.1
+            for pair in list(self._nominated.values()):
+                request = self.build_request(pair, nominate=False)
+                key = (self.remote_password or "").encode()
+                try:
+                    await pair.protocol.request(request, pair.remote_addr, integrity_key=key, retransmissions=0)
+                    heard = loop.time()
+                except aioice.stun.TransactionError:
+                    continue
+        self._query_consent_task = None
+        await self.close()
+
+    def selected_pair(self) -> tuple[Candidate, Candidate] | None:
+        """The nominated pair, local end first."""
+        pair = self._nominated.get(1)
+        if pair is None:
+            return None
+        local, remote = pair.local_candidate, pair.remote_candidate
+        return Candidate(local.type, *pair.local_addr), Candidate(remote.type, *pair.remote_addr)
+
+
+_UNSTARTED = (aioice.ice.CandidatePair.State.WAITING, aioice.ice.CandidatePair.State.FROZEN)
+
+
+class SctpTransport(aiortc.RTCSctpTransport):
+    """aiortc's association with flow control in both directions.
+
+    aiortc announces a receive window but counts a message as read the moment it hands it
+    out, and does not look at the peer's window when it sends. So a slow reader would
+    collect everything in memory. Here a message counts until `consumed` says it was read,
+    the sender keeps within the peer's window, and what is beyond ours is dropped (RFC 9260
+    §6.2: the sender repeats it).
+    """
+
+    _peer_window: int
+    _window_closed: bool
+
+    @classmethod
+    def adopt(cls, peer: aiortc.RTCPeerConnection) -> SctpTransport:
+        """Take over the association of a peer connection that has not started yet."""
+        association: Any = peer.sctp
+        association.__class__ = cls
+        association._advertised_rwnd = RECEIVE_WINDOW
+        association._peer_window = RECEIVE_WINDOW
+        association._window_closed = False
+        adopted: SctpTransport = association
+        return adopted
+
+    def received(self, size: int) -> None:
+        """Count a message that was handed out as unread."""
+        self._advertised_rwnd -= size
+        self._window_closed = self._window_closed or self._advertised_rwnd < RECEIVE_WINDOW // 2
+
+    def consumed(self, size: int) -> None:
+        """Count bytes as read; tell the peer once a closed window is mostly open again."""
+        self._advertised_rwnd += size
+        if self._window_closed and self._advertised_rwnd > RECEIVE_WINDOW * 3 // 4:
+            self._window_closed = False
+            if self._association_state is self.State.ESTABLISHED:
+                asyncio.ensure_future(self._send_sack())  # noqa: RUF006 - ends at once: it only writes a datagram
+
+    async def _receive_data_chunk(self, chunk: sctp.DataChunk) -> None:
+        beyond_window = self._advertised_rwnd <= 0 and chunk.tsn != sctp.tsn_plus_one(self._last_received_tsn)
+        if beyond_window or self._advertised_rwnd < -sctp.USERDATA_MAX_LENGTH * 16:
+            self._sack_needed = True
+            return
+        await super()._receive_data_chunk(chunk)
+
+    async def _receive_sack_chunk(self, chunk: sctp.SackChunk) -> None:
+        self._peer_window = chunk.advertised_rwnd
+        await super()._receive_sack_chunk(chunk)
+
+    async def _transmit(self) -> None:
+        congestion_window = self._cwnd
+        # One chunk may always be under way: it probes a closed window (RFC 9260 §6.1 A).
+        self._cwnd = min(congestion_window, max(self._peer_window, 1))
+        try:
+            await super()._transmit()
+        finally:
+            self._cwnd = congestion_window
+
+
+def remote_certificate_digest(peer: aiortc.RTCPeerConnection) -> bytes:
+    """SHA-256 of the certificate that DTLS received (aiortc keeps the TLS connection private)."""
+    dtls: Any = peer.sctp.transport  # type: ignore[union-attr] # pyright: ignore[reportOptionalMemberAccess]
+    certificate: Any = dtls._ssl.get_peer_certificate(as_cryptography=True)
+    digest: bytes = certificate.fingerprint(hashes.SHA256())
+    return digest

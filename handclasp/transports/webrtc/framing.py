@@ -1,0 +1,77 @@
+"""libp2p's messages on a data channel, without I/O.
+
+Source: libp2p webrtc specification, "Multiplexing": each message is a uvarint length and
+a protobuf ``{optional Flag flag = 1; optional bytes message = 2}``, at most 16 KiB with the
+prefix. A data channel message may hold any part of that byte stream.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+
+from handclasp.errors import ProtocolViolation
+from handclasp.protobuf import decode_fields_untrusted, decode_uvarint_untrusted, encode_field, encode_uvarint, last_bytes, last_int
+
+#: The longest framed message, in bytes with its prefix (libp2p webrtc: "MUST NOT exceed 16 KiB").
+MAX_FRAME = 16_384
+#: What fits beside the prefix (3 bytes) and the field header (4 bytes).
+MAX_PAYLOAD = MAX_FRAME - 7
+
+
+class Flag(enum.IntEnum):
+    """What a framed message says about its stream."""
+
+    FIN = 0
+    """The sender will send no more data."""
+    STOP_SENDING = 1
+    """The sender will read no more data."""
+    RESET = 2
+    """Both directions end at once; data may be lost."""
+    FIN_ACK = 3
+    """The sender has seen FIN, and all data before it."""
+
+
+def encode_data(payload: bytes | bytearray | memoryview) -> bytes:
+    """Frame at most `MAX_PAYLOAD` bytes."""
+    body = encode_field(2, bytes(payload))
+    return encode_uvarint(len(body)) + body
+
+
+def encode_flag(flag: Flag) -> bytes:
+    """Frame a flag without data."""
+    body = encode_field(1, int(flag))
+    return encode_uvarint(len(body)) + body
+
+
+class FrameReader:
+    """Cuts the byte stream of one data channel into framed messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def receive_untrusted(self, data: bytes) -> Iterator[tuple[Flag | None, bytes]]:
+        """Take what arrived and yield each complete message as ``(flag or None, data)``.
+
+        Raises:
+            ProtocolViolation: too long, malformed, or an unknown flag.
+        """
+        self._buffer += data
+        while True:
+            decoded = decode_uvarint_untrusted(self._buffer)
+            if decoded is None:
+                return
+            length, start = decoded
+            if start + length > MAX_FRAME:
+                raise ProtocolViolation(f"a data channel message was longer than {MAX_FRAME} bytes")
+            if len(self._buffer) < start + length:
+                return
+            body = bytes(self._buffer[start : start + length])
+            del self._buffer[: start + length]
+            fields = decode_fields_untrusted(body)
+            number = last_int(fields, 1)
+            try:
+                flag = None if number is None else Flag(number)
+            except ValueError:
+                raise ProtocolViolation(f"a data channel message has the unknown flag {number}") from None
+            yield flag, last_bytes(fields, 2) or b""
