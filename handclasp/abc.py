@@ -74,6 +74,10 @@ class Connection(trio.abc.AsyncResource):
         """
 
     @abstractmethod
+    async def wait_closed(self) -> None:
+        """Wait until the connection is over, whoever or whatever ended it."""
+
+    @abstractmethod
     async def accept_stream(self) -> Stream:
         """Wait for the next stream that the peer opens.
 

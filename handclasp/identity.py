@@ -45,7 +45,9 @@ class PeerId:
             ProtocolViolation: not the canonical identity multihash of an Ed25519 key.
         """
         if data[:1] != bytes([_IDENTITY_MULTIHASH]) or data[1:2] != bytes([len(data) - 2 & 0xFF]):
-            raise ProtocolViolation("the peer id is not an identity multihash (only Ed25519 peers are supported)")
+            raise ProtocolViolation(
+                "the peer id is not an identity multihash (only Ed25519 peers are supported)"
+            )
         peer = cls(public_key_from_protobuf_untrusted(data[2:]))
         if bytes(peer) != data:
             raise ProtocolViolation("the peer id is not in canonical form")
@@ -172,7 +174,9 @@ def public_key_from_protobuf_untrusted(data: bytes) -> bytes:
 # The points of order 1, 2, 4 and 8 with their non-canonical encodings: for these a signature
 # can be made without any private key, and `cryptography` accepts it.
 _P = 2**255 - 19
-_ORDER_8_Y = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
+_ORDER_8_Y = int.from_bytes(
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+)
 _SMALL_ORDER_KEYS = frozenset(
     (y | sign << 255).to_bytes(32, "little")
     for y in (0, 1, _P - 1, _P, _P + 1, _ORDER_8_Y, _P - _ORDER_8_Y)

@@ -17,6 +17,7 @@ from .errors import ProtocolViolation
 Fields: TypeAlias = dict[int, list[int | bytes]]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_CONTINUES = 0x80  # set in every byte of a varint but the last
 _MAX_VARINT_LENGTH = 9  # unsigned-varint specification: 63 bits
 _MAX_FIELDS = 1024  # no message of ours has more than a few; bounds the work a hostile one causes
 
@@ -26,8 +27,8 @@ def encode_uvarint(value: int) -> bytes:
     if value < 0 or value >> 63:
         raise ValueError(f"a uvarint holds 0 to 2**63-1, not {value}")
     out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
+    while value >= _CONTINUES:
+        out.append(value & 0x7F | _CONTINUES)
         value >>= 7
     out.append(value)
     return bytes(out)
@@ -42,7 +43,7 @@ def decode_uvarint_untrusted(data: bytes | bytearray, offset: int = 0) -> tuple[
     value = 0
     for length, byte in enumerate(data[offset : offset + _MAX_VARINT_LENGTH], 1):
         value |= (byte & 0x7F) << (7 * (length - 1))
-        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+        if byte < _CONTINUES:
             if byte == 0 and length > 1:
                 raise ProtocolViolation("a varint was not minimally encoded")
             return value, offset + length

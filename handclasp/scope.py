@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVarTuple
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import trio
 
+from .errors import DeadlineExceeded
+
+T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 
@@ -28,6 +32,31 @@ class Scope:
     def cancel(self) -> None:
         """End the block and every background task now."""
         self._nursery.cancel_scope.cancel()
+
+
+class Result(Generic[T]):
+    """A value that a background task will have."""
+
+    def __init__(self) -> None:
+        self._ready = trio.Event()
+        self._value: list[T] = []
+
+    async def of(self, function: Callable[[*Args], Awaitable[T]], *args: *Args) -> None:
+        """Run *function* and keep what it returns; its error is the scope's."""
+        self._value.append(await function(*args))
+        self._ready.set()
+
+    async def get(self, *, within: float = math.inf) -> T:
+        """Wait for the value.
+
+        Raises:
+            DeadlineExceeded: it took longer than *within* seconds.
+        """
+        with trio.move_on_after(within):
+            await self._ready.wait()
+        if not self._value:
+            raise DeadlineExceeded(f"it took longer than {within:.0f} s")
+        return self._value[0]
 
 
 @asynccontextmanager
@@ -57,9 +86,15 @@ def _only_error(group: BaseExceptionGroup[BaseException], from_block: BaseExcept
     if from_block is not None and not isinstance(from_block, trio.Cancelled):
         return from_block
     # A background task failed and the block was merely cancelled for it.
-    rest = group.split(trio.Cancelled)[1]
-    if rest is None:
+    _, failures = group.split(trio.Cancelled)
+    if failures is None:
         return from_block or group
-    while isinstance(rest, BaseExceptionGroup) and len(rest.exceptions) == 1:
-        rest = rest.exceptions[0]
-    return rest
+    return _unwrap(failures)
+
+
+def _unwrap(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The only error in nested groups of one; a group of several as it is."""
+    if len(group.exceptions) > 1:
+        return group
+    only = group.exceptions[0]
+    return _unwrap(only) if isinstance(only, BaseExceptionGroup) else only

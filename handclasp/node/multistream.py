@@ -1,4 +1,4 @@
-"""multistream-select 1.0: which protocol a stream speaks.
+r"""multistream-select 1.0: which protocol a stream speaks.
 
 Both lines of the dialer go out together, so that agreeing costs one round trip.
 Source: multistream-select specification (lines with a uvarint length and a closing ``\\n``).

@@ -22,7 +22,14 @@ from handclasp.abc import (
     Transport,
     TransportFactory,
 )
-from handclasp.errors import ConnectionLost, HandclaspError, InvalidAddress, PeerUnreachable, ProtocolRefused, ProtocolViolation
+from handclasp.errors import (
+    ConnectionLost,
+    HandclaspError,
+    InvalidAddress,
+    PeerUnreachable,
+    ProtocolRefused,
+    ProtocolViolation,
+)
 from handclasp.identity import Identity, PeerId
 from handclasp.scope import Scope, open_scope
 
@@ -88,7 +95,9 @@ class Node:
             except (PeerUnreachable, ConnectionLost, InvalidAddress) as exc:
                 failures.append(exc)
         cause = ExceptionGroup("every attempt", failures) if failures else None
-        raise PeerUnreachable(f"{peer} is nowhere to be found" if cause is None else f"no address of {peer} works") from cause
+        raise PeerUnreachable(
+            f"{peer} is nowhere to be found" if cause is None else f"no address of {peer} works"
+        ) from cause
 
     async def connect_over(self, channel: SignalingChannel) -> Connection:
         """Turn a signaling channel into a connection; both ends call this. The channel stays the caller's.
@@ -155,7 +164,9 @@ class Node:
         self._scope.start_soon(self._serve, connection)
         return connection
 
-    async def listen(self, transport: Transport, *, task_status: trio.TaskStatus[Listener]) -> None:
+    async def listen(
+        self, transport: Transport, *, task_status: trio.TaskStatus[Listener] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Adopt a transport's inbound connections until the node closes."""
         async with transport.listen() as listener:
             task_status.started(listener)
@@ -183,12 +194,12 @@ class Node:
             with trio.fail_after(NEGOTIATION_TIMEOUT):
                 protocol = await multistream.choose_untrusted(stream, self._protocols)
         except (ProtocolRefused, ProtocolViolation, trio.TooSlowError, trio.BrokenResourceError) as exc:
-            _log.info("a stream from %s was refused: %s", peer, exc or "it took too long")
+            _log.info("a stream from %s was refused: %s", peer, str(exc) or "it took too long")
             await stream.reset()
             return
         try:
             await self._protocols[protocol](stream, peer)
-        except Exception:  # a handler's error is its own: it ends its stream and nothing else
+        except Exception:  # noqa: BLE001 - a handler's error is its own: it ends its stream and nothing else
             _log.exception("the handler of %s failed", protocol)
             await stream.reset()
         else:
@@ -218,9 +229,9 @@ async def open_node(
     """
     identity = identity or Identity.generate()
     async with AsyncExitStack() as stack:
-        backends: list[Discovery] = []
-        for open_backend in discovery:
-            backends.append(await stack.enter_async_context(open_backend(Context(identity))))
+        backends = [
+            await stack.enter_async_context(open_backend(Context(identity))) for open_backend in discovery
+        ]
         context = Context(identity, tuple(backend for backend in backends if isinstance(backend, Signaling)))
         opened = [await stack.enter_async_context(open_transport(context)) for open_transport in transports]
         scope = await stack.enter_async_context(open_scope())

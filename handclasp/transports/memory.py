@@ -98,7 +98,7 @@ class _Life:
     """What both ends of a connection share: its streams, until one end closes it."""
 
     def __init__(self) -> None:
-        self.closed = False
+        self.over = trio.Event()
         self.pipes: list[_Pipe] = []
 
 
@@ -143,8 +143,12 @@ class _MemoryConnection(Connection):
         except trio.EndOfChannel:
             raise ConnectionLost("the peer closed the connection") from None
 
+    async def wait_closed(self) -> None:
+        await self._life.over.wait()
+
     async def aclose(self) -> None:
         self._closed = True
+        self._life.over.set()
         self._opened.close()
         self._incoming.close()
         for pipe in self._life.pipes:

@@ -55,14 +55,23 @@ class Invitation:
 
     @classmethod
     def create(
-        cls, *, service: str, origin: str, peer: PeerId, now: float, lifetime: float = LIFETIME, policy: str = "open"
+        cls,
+        *,
+        service: str,
+        origin: str,
+        peer: PeerId,
+        now: float,
+        lifetime: float = LIFETIME,
+        policy: str = "open",
     ) -> Invitation:
         """A new invitation with a fresh secret.
 
         Raises:
             ConfigurationError: *service*, *origin*, *lifetime* or *policy* cannot stand in an invitation.
         """
-        invitation = cls(service, origin, peer, secrets.token_bytes(SECRET_LENGTH), int(now + lifetime), policy)
+        invitation = cls(
+            service, origin, peer, secrets.token_bytes(SECRET_LENGTH), int(now + lifetime), policy
+        )
         try:
             cls.from_text_untrusted(str(invitation), now=now)
         except InvitationRefused as exc:
@@ -88,7 +97,9 @@ class Invitation:
         if len(text) > _LONGEST:
             raise InvitationRefused("invitation", f"longer than {_LONGEST} characters")
         if not text.startswith(_SCHEME):
-            raise InvitationRefused("version", f"an invitation begins with {_SCHEME!r}: update the older of the two programs")
+            raise InvitationRefused(
+                "version", f"an invitation begins with {_SCHEME!r}: update the older of the two programs"
+            )
         values: dict[str, str] = {}
         for part in text.removeprefix(_SCHEME).split("&"):
             name, separator, value = part.partition("=")
@@ -158,7 +169,9 @@ def _url_untrusted(field: str, text: str, schemes: tuple[str, str]) -> str:
         raise InvitationRefused(field, f"begins with neither {secure}:// nor {plain}://")
     private = _is_private(field, host)
     if url.scheme == plain and not private:
-        raise InvitationRefused(field, f"{plain}:// is for this machine and private networks; use {secure}://")
+        raise InvitationRefused(
+            field, f"{plain}:// is for this machine and private networks; use {secure}://"
+        )
     if url.path and not (field == "service" and _PATH.fullmatch(url.path)):
         raise InvitationRefused(field, "has a path that is not allowed")
     default = {"wss": 443, "https": 443, "ws": 80, "http": 80}[url.scheme]

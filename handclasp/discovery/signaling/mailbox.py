@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import trio
 
-from handclasp.errors import ProtocolViolation, ServiceRefused, ServiceUnavailable
+from handclasp.errors import HandclaspError, ProtocolViolation, ServiceRefused, ServiceUnavailable
 from handclasp.scope import open_scope
+
+from .moments import Moment, Watcher
 
 if TYPE_CHECKING:
     import httpx
@@ -91,7 +93,7 @@ class Mailbox:
         self._expires_at = math.inf
         self._published = self._accepted = 0
         self._news = trio.Event()  # set, and replaced, at each acknowledgement
-        self._over: Exception | None = None
+        self._over: HandclaspError | None = None
         self._deliver, self._events = trio.open_memory_channel[Event](_WAITING)
 
     async def nonce(self) -> str:
@@ -189,16 +191,21 @@ class Mailbox:
             while self._over is None:
                 self._take(_frame_untrusted(await self._socket.get_message()))
         except ConnectionClosed:
-            self._over = self._over or ServiceUnavailable("the signaling service closed the connection")
+            self._finish(ServiceUnavailable("the signaling service closed the connection"))
         except ProtocolViolation as exc:
-            self._over = ServiceRefused("malformed", f"the signaling service broke its protocol: {exc}")
+            self._finish(ServiceRefused("malformed", f"the signaling service broke its protocol: {exc}"))
         except trio.WouldBlock:
-            self._over = ServiceRefused("limit", f"the mailbox delivered more than {_WAITING} messages at once")
+            self._finish(ServiceRefused("limit", f"more than {_WAITING} messages came that nobody read"))
         finally:
-            self._over = self._over or ServiceUnavailable("the mailbox was closed")
-            self._ready.set()
-            self._news.set()
-            self._deliver.close()
+            self._finish(ServiceUnavailable("the mailbox was closed"))
+
+    def _finish(self, why: HandclaspError) -> None:
+        """The mailbox is over; the first reason stays."""
+        if self._over is None:
+            self._over = why
+        self._ready.set()
+        self._news.set()
+        self._deliver.close()
 
     def _take(self, frame: Frame) -> None:
         match frame:
@@ -211,13 +218,15 @@ class Mailbox:
                 self._news.set()
                 self._news = trio.Event()
             case End(code, detail):
-                self._over = ServiceRefused(code, detail)
+                self._finish(ServiceRefused(code, detail))
             case Incoming() | Presence() | Crowded():
                 self._deliver.send_nowait(frame)
 
 
 @asynccontextmanager
-async def open_mailbox(service: str, mailbox: str) -> AsyncGenerator[Mailbox]:
+async def open_mailbox(
+    service: str, mailbox: str, watcher: Watcher = lambda _: None
+) -> AsyncGenerator[Mailbox]:
     """Open a new mailbox as the website and subscribe to it while the block runs.
 
     Raises:
@@ -230,9 +239,11 @@ async def open_mailbox(service: str, mailbox: str) -> AsyncGenerator[Mailbox]:
             token, nonce = _text(challenge, "token"), _text(challenge, "nonce")
         except ProtocolViolation as exc:
             raise ServiceRefused("malformed", f"the service answered GET /challenge with {exc}") from None
+        watcher(Moment.CHALLENGED)
         async with _open_socket(service, http) as end:
             await end.enter({"type": "subscribe", "token": token, "after": 0}, token=token, nonce=nonce)
             await end.nonce()  # known already; waits until the service has let us in
+            watcher(Moment.SUBSCRIBED)
             yield end
 
 
@@ -254,13 +265,18 @@ async def _open_socket(service: str, http: _Http) -> AsyncGenerator[Mailbox]:
     import trio_websocket
 
     connecting = trio_websocket.open_websocket_url(
-        f"{service}/ws", max_message_size=_LONGEST_FRAME, connect_timeout=TIMEOUT, disconnect_timeout=_CLOSE_TIMEOUT
+        f"{service}/ws",
+        max_message_size=_LONGEST_FRAME,
+        connect_timeout=TIMEOUT,
+        disconnect_timeout=_CLOSE_TIMEOUT,
     )
     async with AsyncExitStack() as stack:
         try:
             socket = await stack.enter_async_context(connecting)
         except (OSError, trio_websocket.HandshakeError) as exc:
-            raise ServiceUnavailable(f"the signaling service at {service} cannot be reached: {exc or exc.__cause__}") from exc
+            raise ServiceUnavailable(
+                f"the signaling service at {service} cannot be reached: {exc.__cause__ or exc}"
+            ) from exc
         scope = await stack.enter_async_context(open_scope())
         mailbox = Mailbox(socket, http)
         scope.start_soon(mailbox.pump)
@@ -287,16 +303,22 @@ class _Http:
 
         if self._client is None:
             # Building a TLS context takes 20 ms and more: not for plain http:.
-            self._client = httpx.AsyncClient(timeout=TIMEOUT, verify=self._base.startswith("https:"), trust_env=False)
+            self._client = httpx.AsyncClient(
+                timeout=TIMEOUT, verify=self._base.startswith("https:"), trust_env=False
+            )
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         try:
             response = await self._client.request(method, self._base + path, headers=headers, json=content)
         except httpx.HTTPError as exc:
-            raise ServiceUnavailable(f"the signaling service at {self._base} cannot be reached: {exc}") from exc
+            raise ServiceUnavailable(
+                f"the signaling service at {self._base} cannot be reached: {exc}"
+            ) from exc
         try:
             body = _object_untrusted(response.text)
         except ProtocolViolation as exc:
-            raise ServiceRefused("malformed", f"the service answered {method} {path.partition('?')[0]} with {exc}") from None
+            raise ServiceRefused(
+                "malformed", f"the service answered {method} {path.partition('?')[0]} with {exc}"
+            ) from None
         if response.status_code >= 400:  # noqa: PLR2004 - HTTP's classes of status
             raise ServiceRefused(_short(body.get("error")), _short(body.get("detail")))
         return body
@@ -329,7 +351,7 @@ def _deadline(what: str) -> Generator[None]:
 # --- what the service sends ---
 
 
-def _frame_untrusted(text: str | bytes) -> Frame:
+def _frame_untrusted(text: str | bytes) -> Frame:  # noqa: PLR0911 - one return for each kind of frame
     """Parse one frame of the service.
 
     Raises:

@@ -54,7 +54,9 @@ class CipherState:
         try:
             text = self._cipher.decrypt(self._nonce(), sealed, associated)
         except (InvalidTag, ValueError):
-            raise HandshakeFailed("a sealed message does not verify: it was altered, repeated or left out on its way") from None
+            raise HandshakeFailed(
+                "a sealed message does not verify: it was altered, repeated or left out on its way"
+            ) from None
         self._counter += 1
         return text
 
@@ -137,7 +139,9 @@ class Handshake:
                 self._mix_hash(public)
             elif token == "s":  # noqa: S105
                 sealed, rest = _cut(rest, _KEY + _TAG)
-                self._their_static = X25519PublicKey.from_public_bytes(self._decrypt_and_hash_untrusted(sealed))
+                self._their_static = X25519PublicKey.from_public_bytes(
+                    self._decrypt_and_hash_untrusted(sealed)
+                )
             else:
                 self._mix_dh(token)
         payload = self._decrypt_and_hash_untrusted(rest)

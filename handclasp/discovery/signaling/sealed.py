@@ -93,7 +93,9 @@ class Conversation:
         """
         text = b"" if message is None else bytes([message.kind]) + message.text
         if len(text) > MAX_TEXT or not self.may_send:
-            raise MisuseError(f"a sealed message has at most {MAX_TEXT} bytes, and must wait for the handshake")
+            raise MisuseError(
+                f"a sealed message has at most {MAX_TEXT} bytes, and must wait for the handshake"
+            )
         if self._secured is not None:
             return self._secured.seal.seal(text)
         sealed = self._handshake.write(text)

@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-import enum
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import trio
 
 from handclasp.abc import SignalingChannel
-from handclasp.errors import HandclaspError, HandshakeFailed, InvitationRefused, MisuseError, PeerLeft, ServiceRefused
+from handclasp.errors import (
+    HandclaspError,
+    HandshakeFailed,
+    InvitationRefused,
+    MisuseError,
+    PeerLeft,
+    ServiceRefused,
+)
 from handclasp.identity import Identity, PeerId
 from handclasp.scope import open_scope
 
 from .invitation import LIFETIME, Invitation
 from .mailbox import Crowded, Event, Incoming, Mailbox, Presence, claim_mailbox, open_mailbox
+from .moments import Moment, Watcher
 from .sealed import Conversation, Kind, Message
 
-__all__ = ["MailboxSession", "Moment", "Watcher", "join", "open_invitation"]
-
-
-class Moment(enum.StrEnum):
-    """What a `Watcher` is told, in the order in which it happens."""
-
-    CLAIMED = "claimed"
-    """Wallet: the mailbox is ours and the first handshake message is in it."""
-    SCANNED = "scanned"
-    """Website: a wallet has claimed the mailbox and greeted."""
-    OFFER_SENT = "offer-sent"
-    """Website: the second handshake message is on its way, the SDP offer inside."""
-    OFFER_RECEIVED = "offer-received"
-    """Wallet: it arrived, from the peer that the invitation names."""
-    ANSWER_SENT = "answer-sent"
-    """Wallet: the third handshake message is on its way, the SDP answer inside."""
-    ANSWER_RECEIVED = "answer-received"
-    """Website: it arrived; both know each other now."""
-    JOINED = "joined"
-    """The other side's connection to the service is up."""
-    LEFT = "left"
-    """The other side's connection to the service broke; it may come back."""
-    CROWDED = "crowded"
-    """A third party tried to use the invitation and was refused: somebody else saw it."""
-
+__all__ = ["MailboxSession", "join", "open_invitation"]
 
 _MOMENT_OF: dict[Event, Moment] = {
     Presence(here=True): Moment.JOINED,
@@ -51,11 +34,9 @@ _MOMENT_OF: dict[Event, Moment] = {
     Crowded(): Moment.CROWDED,
 }
 
-#: Is called with each moment of a pairing; must not block.
-Watcher: TypeAlias = Callable[[Moment], None]
-
 #: Seconds that a handshake message waits for something to carry.
 _EARLY_DATA_PATIENCE = 3.0
+_Publish: TypeAlias = Callable[[bytes], Awaitable[None]]
 _WAITING = 256  # opened messages of one kind that wait for a slow reader
 
 
@@ -64,16 +45,18 @@ class MailboxSession:
 
     Attributes:
         invitation: what both sides know.
+        identity: who this side is.
         signaling: the channel that a transport turns into a connection.
     """
 
     def __init__(
-        self, invitation: Invitation, mailbox: Mailbox, conversation: Conversation, watcher: Watcher, *, wallet: bool
+        self, identity: Identity, invitation: Invitation, mailbox: Mailbox, watcher: Watcher, *, wallet: bool
     ) -> None:
         self.invitation = invitation
+        self.identity = identity
         self.signaling: SignalingChannel = _SealedSignaling(self, offers=not wallet)
         self._mailbox = mailbox
-        self._conversation = conversation
+        self._conversation = Conversation(identity, invitation, wallet=wallet)
         self._watcher = watcher
         self._wallet = wallet
         self._sending = trio.Lock()
@@ -112,13 +95,38 @@ class MailboxSession:
         secured = self._conversation.secured
         return None if secured is None else secured.binding
 
-    async def send(self, kind: Kind, text: bytes) -> None:
-        """Seal and send one message; may wait for our turn in the handshake.
+    async def send_link(self, text: bytes) -> None:
+        """Send a message of the link that the service has no part in: a verdict, or a refusal.
 
         Raises:
             PeerLeft, ServiceRefused, ServiceUnavailable, HandshakeFailed: the pairing is over.
         """
+        await self.send(Kind.LINK, text)
+
+    async def post_link(self, text: bytes) -> None:
+        """Send the signed link, as the wallet; the service takes the nonce before it passes it on.
+
+        Raises:
+            ServiceRefused: code ``nonce`` when the nonce is used, expired or wrong.
+            PeerLeft, ServiceUnavailable, HandshakeFailed: the pairing is over.
+        """
+        await self.send(Kind.LINK, text, publish=self._mailbox.post_link)
+
+    async def receive_link(self) -> bytes:
+        """Wait for the peer's next message of the link.
+
+        Raises:
+            HandshakeFailed, WrongPeer: somebody interfered.
+            PeerLeft, ServiceRefused, ServiceUnavailable: the pairing is over.
+        """
+        return await self.receive(Kind.LINK)
+
+    # --- inside ---
+
+    async def send(self, kind: Kind, text: bytes, *, publish: _Publish | None = None) -> None:
+        """Seal and send one message; may wait for our turn in the handshake."""
         self._queued.set()
+        # One at a time: messages have to arrive in the order in which they were sealed.
         async with self._sending:
             await self._wait_turn()
             in_handshake = self._conversation.secured is None
@@ -126,28 +134,17 @@ class MailboxSession:
             self._note_progress()
             if in_handshake:
                 self._watcher(Moment.ANSWER_SENT if self._wallet else Moment.OFFER_SENT)
-            if kind is Kind.LINK and self._wallet:
-                await self._mailbox.post_link(sealed)
-            else:
-                await self._mailbox.publish(self._topic, sealed)
+            await (publish or self._publish)(sealed)
 
     async def receive(self, kind: Kind) -> bytes:
-        """Wait for the next message of one kind.
-
-        Raises:
-            HandshakeFailed, WrongPeer: somebody interfered.
-            PeerLeft, ServiceRefused, ServiceUnavailable: the pairing is over.
-        """
+        """Wait for the next message of one kind."""
         try:
             return await self._opened[kind].receive()
         except trio.EndOfChannel:
             raise self._over or PeerLeft("the pairing is over") from None
 
-    # --- inside ---
-
-    @property
-    def _topic(self) -> str:
-        return "answer" if self._wallet else "offer"
+    async def _publish(self, sealed: bytes) -> None:
+        await self._mailbox.publish("answer" if self._wallet else "offer", sealed)
 
     async def _wait_turn(self) -> None:
         while not self._conversation.may_send:
@@ -177,15 +174,20 @@ class MailboxSession:
                     if self._conversation.may_send and self._conversation.secured is None:
                         scope.start_soon(self._answer_empty)
         except trio.WouldBlock:
-            self._over = ServiceRefused("limit", f"the peer sent more than {_WAITING} messages that nobody read")
+            self._finish(ServiceRefused("limit", f"more than {_WAITING} messages came that nobody read"))
         except HandclaspError as exc:
-            self._over = self._why(exc)
+            self._finish(self._why(exc))
         finally:
-            self._over = self._over or PeerLeft("the pairing was closed")
-            self._handshaken.set()
-            self._turn.set()
-            for queue in self._deliver.values():
-                queue.close()
+            self._finish(PeerLeft("the pairing was closed"))
+
+    def _finish(self, why: HandclaspError) -> None:
+        """The pairing is over; the first reason stays."""
+        if self._over is None:
+            self._over = why
+        self._handshaken.set()
+        self._turn.set()
+        for queue in self._deliver.values():
+            queue.close()
 
     def _take_untrusted(self, sealed: bytes) -> None:
         in_handshake = self._conversation.secured is None
@@ -206,7 +208,7 @@ class MailboxSession:
             if self._conversation.may_send and self._conversation.secured is None:
                 sealed = self._conversation.send(None)
                 self._note_progress()
-                await self._mailbox.publish(self._topic, sealed)
+                await self._publish(sealed)
 
     def _why(self, exc: HandclaspError) -> HandclaspError:
         """The error as the person at this side should read it."""
@@ -217,9 +219,13 @@ class MailboxSession:
             return PeerLeft("the other side ended the pairing")
         if self._wallet and not self._handshaken.is_set():
             if code == "crowded":
-                return InvitationRefused("invitation", "it was already used, by you or by somebody else: ask for a new one")
+                return InvitationRefused(
+                    "invitation", "it was already used, by you or by somebody else: ask for a new one"
+                )
             if code == "unauthorized":
-                return InvitationRefused("invitation", "the service does not know it (any more): ask for a new one")
+                return InvitationRefused(
+                    "invitation", "the service does not know it (any more): ask for a new one"
+                )
         return exc
 
 
@@ -280,10 +286,10 @@ async def open_invitation(
     invitation = Invitation.create(
         service=service, origin=origin, peer=identity.peer_id, now=time.time(), lifetime=lifetime
     )
-    async with open_mailbox(service, invitation.mailbox) as mailbox:
-        conversation = Conversation(identity, invitation, wallet=False)
-        async with _running(MailboxSession(invitation, mailbox, conversation, watcher, wallet=False)) as session:
-            yield session
+    async with open_mailbox(service, invitation.mailbox, watcher) as mailbox, open_scope() as scope:
+        session = MailboxSession(identity, invitation, mailbox, watcher, wallet=False)
+        scope.start_soon(session.run)
+        yield session
 
 
 @asynccontextmanager
@@ -296,14 +302,7 @@ async def join(
         ServiceUnavailable: the service cannot be reached. That the invitation was used before, or
             that somebody interferes, is raised by the session's methods.
     """
-    async with claim_mailbox(invitation.service, invitation.mailbox) as mailbox:
-        conversation = Conversation(identity, invitation, wallet=True)
-        async with _running(MailboxSession(invitation, mailbox, conversation, watcher, wallet=True)) as session:
-            yield session
-
-
-@asynccontextmanager
-async def _running(session: MailboxSession) -> AsyncGenerator[MailboxSession]:
-    async with open_scope() as scope:
+    async with claim_mailbox(invitation.service, invitation.mailbox) as mailbox, open_scope() as scope:
+        session = MailboxSession(identity, invitation, mailbox, watcher, wallet=True)
         scope.start_soon(session.run)
         yield session

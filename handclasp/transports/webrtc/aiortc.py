@@ -75,7 +75,11 @@ class _Session(EngineSession):
 
 class _Peer(PeerConnection):
     def __init__(
-        self, loop: LoopThread, peer: aiortc.RTCPeerConnection, addresses: Sequence[str], gather_timeout: float
+        self,
+        loop: LoopThread,
+        peer: aiortc.RTCPeerConnection,
+        addresses: Sequence[str],
+        gather_timeout: float,
     ) -> None:
         super().__init__()
         self._loop = loop
@@ -141,7 +145,9 @@ class _Peer(PeerConnection):
     async def fingerprints(self) -> Fingerprints:
         async def read() -> Fingerprints:
             assert self._sctp is not None  # noqa: S101 - a channel is open
-            local = next(f for f in self._sctp.transport.getLocalParameters().fingerprints if f.algorithm == "sha-256")
+            local = next(
+                f for f in self._sctp.transport.getLocalParameters().fingerprints if f.algorithm == "sha-256"
+            )
             return Fingerprints(
                 local=binascii.unhexlify(local.value.replace(":", "")),
                 remote=remote_certificate_digest(self._peer),
@@ -168,14 +174,18 @@ class _Peer(PeerConnection):
         self._unreported += size
         if self._unreported >= _LOW_WATER:
             read, self._unreported = self._unreported, 0
-            self._loop.post(lambda: self._sctp and self._sctp.consumed(read))
+            self._loop.post(lambda: self._count_as_read(read))
 
     # --- asyncio side ---
+
+    def _count_as_read(self, size: int) -> None:
+        if self._sctp is not None:
+            self._sctp.consumed(size)
 
     async def _set_remote_untrusted(self, text: str, kind: str) -> None:
         try:
             await self._peer.setRemoteDescription(aiortc.RTCSessionDescription(text, kind))
-        except Exception as exc:  # aiortc answers a malformed SDP with whatever its parser trips over
+        except Exception as exc:  # noqa: BLE001 - aiortc answers a malformed SDP with whatever its parser trips over
             _log.debug("an SDP %s was refused: %s", kind, type(exc).__name__)
             raise ProtocolViolation(f"the SDP {kind} is not usable ({type(exc).__name__})") from None
 
@@ -246,7 +256,7 @@ class _Channel(DataChannel):
             self._opened()
 
     def _opened(self) -> None:
-        self._loop.deliver(lambda: self.on_open())
+        self._loop.deliver(lambda: self.on_open())  # noqa: PLW0108 - read in the trio thread
         waiting, self._waiting = self._waiting, []
         for message in waiting:
             self._send_in_loop(message)
@@ -285,7 +295,7 @@ class _Channel(DataChannel):
             self._channel.close()
 
     def _closed(self) -> None:
-        self._loop.deliver(lambda: self.on_close())
+        self._loop.deliver(lambda: self.on_close())  # noqa: PLW0108 - read in the trio thread
 
 
 def local_addresses() -> list[str]:
@@ -296,4 +306,3 @@ def local_addresses() -> list[str]:
     every = ipv4 + ipv6
     loopback = [address for address in every if address == "::1" or address.startswith("127.")]
     return [address for address in every if address not in loopback] or loopback
-

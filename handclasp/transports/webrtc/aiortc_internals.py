@@ -46,7 +46,9 @@ class IceConnection(aioice.Connection):
     _gather_timeout: float
 
     @classmethod
-    def adopt(cls, peer: aiortc.RTCPeerConnection, addresses: Sequence[str], gather_timeout: float) -> IceConnection:
+    def adopt(
+        cls, peer: aiortc.RTCPeerConnection, addresses: Sequence[str], gather_timeout: float
+    ) -> IceConnection:
         """Take over the ICE connection of a peer connection that has not gathered yet."""
         connection: Any = peer.sctp.transport.transport.iceGatherer._connection  # type: ignore[union-attr] # pyright: ignore[reportOptionalMemberAccess]
         connection.__class__ = cls  # aiortc offers no way to pass a connection in
@@ -59,7 +61,7 @@ class IceConnection(aioice.Connection):
         self,
         component: int,
         addresses: list[str],
-        timeout: float = 0,  # noqa: ASYNC109 - aioice's signature
+        timeout: float = 0,  # noqa: ASYNC109, ARG002 - aioice's signature
     ) -> list[aioice.Candidate]:
         """Gather on our addresses, for our time; with the relay policy *addresses* is empty and stays so."""
         chosen = list(self._addresses) if addresses or not self._relay_only else []
@@ -71,8 +73,7 @@ class IceConnection(aioice.Connection):
 
     def _check_periodic(self) -> bool:
         return super()._check_periodic() and (
-            self._remote_candidates_expected()
-            or any(pair.state in _UNSTARTED for pair in self._check_list)
+            self._remote_candidates_expected() or any(pair.state in _UNSTARTED for pair in self._check_list)
         )
 
     async def query_consent(self) -> None:
@@ -85,7 +86,9 @@ class IceConnection(aioice.Connection):
                 request = self.build_request(pair, nominate=False)
                 key = (self.remote_password or "").encode()
                 try:
-                    await pair.protocol.request(request, pair.remote_addr, integrity_key=key, retransmissions=0)
+                    await pair.protocol.request(
+                        request, pair.remote_addr, integrity_key=key, retransmissions=0
+                    )
                     heard = loop.time()
                 except aioice.stun.TransactionError:
                     continue
@@ -142,7 +145,9 @@ class SctpTransport(aiortc.RTCSctpTransport):
                 asyncio.ensure_future(self._send_sack())  # noqa: RUF006 - ends at once: it only writes a datagram
 
     async def _receive_data_chunk(self, chunk: sctp.DataChunk) -> None:
-        beyond_window = self._advertised_rwnd <= 0 and chunk.tsn != sctp.tsn_plus_one(self._last_received_tsn)
+        beyond_window = self._advertised_rwnd <= 0 and chunk.tsn != sctp.tsn_plus_one(
+            self._last_received_tsn or 0
+        )
         if beyond_window or self._advertised_rwnd < -sctp.USERDATA_MAX_LENGTH * 16:
             self._sack_needed = True
             return

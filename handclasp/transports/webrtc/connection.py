@@ -29,6 +29,7 @@ class WebRTCConnection(Connection):
         self._streams: set[DataChannelStream] = set()
         self._unaccepted: deque[DataChannelStream] = deque()
         self._wake_acceptors = trio.Event()
+        self._over = trio.Event()
         self._lost: str | None = None
         self._closed = False
 
@@ -52,7 +53,9 @@ class WebRTCConnection(Connection):
         await trio.lowlevel.checkpoint()
         self._check_usable()
         if len(self._streams) >= MAX_STREAMS:
-            raise trio.BusyResourceError(f"this connection already has {MAX_STREAMS} streams: close some first")
+            raise trio.BusyResourceError(
+                f"this connection already has {MAX_STREAMS} streams: close some first"
+            )
         return self._add(self._peer_connection.open_channel())
 
     async def accept_stream(self) -> Stream:
@@ -62,6 +65,10 @@ class WebRTCConnection(Connection):
             self._check_usable()
             await self._wake_acceptors.wait()
         return self._unaccepted.popleft()
+
+    async def wait_closed(self) -> None:
+        """See `Connection.wait_closed`."""
+        await self._over.wait()
 
     async def aclose(self) -> None:
         """Close the connection and every stream in it; what was sent may still be under way and is lost."""
@@ -96,4 +103,5 @@ class WebRTCConnection(Connection):
             self._lost = reason
             for stream in list(self._streams):
                 stream.break_off(reason)
+            self._over.set()
             self._wake_acceptors.set()

@@ -11,7 +11,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-__all__ = ["Candidate", "DataChannel", "Engine", "EngineSession", "Fingerprints", "IceServer", "PeerConnection"]
+__all__ = [
+    "Candidate",
+    "DataChannel",
+    "Engine",
+    "EngineSession",
+    "Fingerprints",
+    "IceServer",
+    "PeerConnection",
+]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ import enum
 from collections.abc import Iterator
 
 from handclasp.errors import ProtocolViolation
-from handclasp.protobuf import decode_fields_untrusted, decode_uvarint_untrusted, encode_field, encode_uvarint, last_bytes, last_int
+from handclasp.protobuf import (
+    decode_fields_untrusted,
+    decode_uvarint_untrusted,
+    encode_field,
+    encode_uvarint,
+    last_bytes,
+    last_int,
+)
 
 #: The longest framed message, in bytes with its prefix (libp2p webrtc: "MUST NOT exceed 16 KiB").
 MAX_FRAME = 16_384

@@ -99,7 +99,7 @@ def _drain(calls: deque[Callable[[], object]]) -> None:
     for _ in range(len(calls)):
         try:
             calls.popleft()()
-        except Exception:  # one broken callback must not lose the calls behind it
+        except Exception:  # noqa: BLE001 - one broken callback must not lose the calls behind it
             _log.exception("a callback between the loops failed")
 
 

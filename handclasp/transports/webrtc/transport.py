@@ -14,8 +14,23 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 
 import trio
 
-from handclasp.abc import Connection, Context, Listener, Signaling, SignalingChannel, Transport, TransportFactory
-from handclasp.errors import ConnectionLost, FingerprintMismatch, HandclaspError, InvalidAddress, PeerUnreachable, ProtocolViolation
+from handclasp.abc import (
+    Connection,
+    Context,
+    Listener,
+    Signaling,
+    SignalingChannel,
+    Transport,
+    TransportFactory,
+)
+from handclasp.errors import (
+    ConnectionLost,
+    FingerprintMismatch,
+    HandclaspError,
+    InvalidAddress,
+    PeerUnreachable,
+    ProtocolViolation,
+)
 from handclasp.identity import PeerId
 from handclasp.scope import open_scope
 
@@ -57,7 +72,9 @@ def _default_engine() -> Engine:
 class WebRTCTransport(Transport):
     """Dials and accepts through the node's signaling; made by `webrtc`."""
 
-    def __init__(self, session: EngineSession, ice_servers: Sequence[IceServer], signaling: Sequence[Signaling]) -> None:
+    def __init__(
+        self, session: EngineSession, ice_servers: Sequence[IceServer], signaling: Sequence[Signaling]
+    ) -> None:
         self._session = session
         self._ice_servers = ice_servers
         self._signaling = signaling

@@ -1,0 +1,5 @@
+"""``python -m handclasp``."""
+
+from .cli import main
+
+main(prog_name="handclasp")

@@ -1,0 +1,191 @@
+"""The command line: ``handclasp serve | invite | wallet | demo``.
+
+Only click is imported here: everything else loads in the command that needs it, so that
+``handclasp --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from handclasp.errors import HandclaspError
+
+if TYPE_CHECKING:
+    from .terminal import Output
+
+__all__ = ["main"]
+
+DEFAULT_SERVICE = "ws://127.0.0.1:8787"
+
+_service = click.option(
+    "--service", default=DEFAULT_SERVICE, show_default=True, help="WebSocket URL of the signaling service."
+)
+_chain = click.option(
+    "--chain", default=1, show_default=True, type=click.IntRange(min=1), help="EIP-155 chain id."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON event a line instead of text.")
+_loopback = click.option("--loopback", is_flag=True, help="Connect on this machine only (127.0.0.1).")
+_stun = click.option(
+    "--ice-server",
+    "ice_servers",
+    multiple=True,
+    metavar="URL",
+    help="STUN server, e.g. stun:host:3478. May be repeated.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="handclasp")
+def main() -> None:
+    """Websites and wallets meet by a QR code and talk peer to peer over WebRTC."""
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8787, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
+)
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
+@_json
+def serve(*, host: str, port: int, log_level: str, as_json: bool) -> None:
+    """Run the signaling service."""
+    from .serve import run
+    from .terminal import open_output
+
+    output = open_output(as_json=as_json)
+    _guard(lambda: run(output, host, port, log_level), output.error)
+
+
+@main.command()
+@_service
+@click.option(
+    "--origin",
+    default="http://localhost:8787",
+    show_default=True,
+    help="The website's origin, shown by the wallet.",
+)
+@click.option(
+    "--lifetime",
+    default=120,
+    show_default=True,
+    type=click.IntRange(5, 300),
+    help="Seconds until the invitation expires.",
+)
+@_chain
+@_stun
+@_loopback
+@_json
+def invite(
+    *,
+    service: str,
+    origin: str,
+    lifetime: int,
+    chain: int,
+    ice_servers: tuple[str, ...],
+    loopback: bool,
+    as_json: bool,
+) -> None:
+    """Be a website: show an invitation, wait for a wallet, then send it the requests that you type."""
+    from .invite import run
+    from .terminal import open_output
+
+    output = open_output(as_json=as_json)
+    _run(
+        output,
+        lambda: run(
+            output, service, origin, chain, lifetime=lifetime, ice_servers=ice_servers, loopback=loopback
+        ),
+    )
+
+
+@main.command()
+@click.argument("uri", required=False)
+@click.option(
+    "--keystore",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Ethereum JSON keystore (version 3). Without it: a new key, for this run only.",
+)
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File whose first line is the keystore's password; else you are asked.",
+)
+@click.option("--yes", is_flag=True, help="Approve everything without asking. For tests and demonstrations.")
+@_chain
+@_stun
+@_loopback
+@_json
+def wallet(
+    *,
+    uri: str | None,
+    keystore: Path | None,
+    password_file: Path | None,
+    yes: bool,
+    chain: int,
+    ice_servers: tuple[str, ...],
+    loopback: bool,
+    as_json: bool,
+) -> None:
+    """Be a wallet: take the invitation URI, link with the website, sign what you approve.
+
+    Without URI the invitation is read from standard input, where no process list shows it.
+    """
+    from .terminal import open_output
+    from .wallet import load_account, run
+
+    output = open_output(as_json=as_json)
+
+    async def start() -> None:
+        account = load_account(output, keystore, password_file)
+        await run(output, uri, account, chain, yes=yes, ice_servers=ice_servers, loopback=loopback)
+
+    _run(output, start)
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="End after the demonstration; otherwise the service stays up.")
+@click.option(
+    "--port",
+    default=8787,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of the service; 0 takes a free one.",
+)
+def demo(*, once: bool, port: int) -> None:
+    """Show it all: the service, a website and a wallet, each a process of its own."""
+    from .demo import run
+    from .terminal import TextOutput, open_console
+
+    output = TextOutput(open_console())
+    _run(output, lambda: run(output, port, once=once))
+
+
+def _run(output: Output, command: Callable[[], Awaitable[None]]) -> None:
+    """Run an async command."""
+    import trio
+
+    # With the default of 5 ms a trio thread that is always busy starves the WebRTC thread.
+    sys.setswitchinterval(0.0005)
+    _guard(lambda: trio.run(command), output.error)
+
+
+def _guard(call: Callable[[], object], show_error: Callable[[HandclaspError], None]) -> None:
+    """Turn expected errors into one sentence and an exit status: 1, or 130 when interrupted."""
+    try:
+        call()
+    except HandclaspError as exc:
+        show_error(exc)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BaseExceptionGroup as group:
+        if group.split(KeyboardInterrupt)[1] is None:
+            sys.exit(130)
+        raise

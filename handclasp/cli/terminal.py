@@ -1,0 +1,145 @@
+"""What the commands print: text for a person, or one JSON event a line for a program."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import trio
+
+from handclasp.errors import HandclaspError
+from handclasp.protocols.wallet import LinkRequest, Proposal, SigningRequest, Step
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Output", "ask", "open_output", "qr_code", "read_line"]
+
+
+class Output(ABC):
+    """Where a command tells what happens."""
+
+    @abstractmethod
+    def event(self, name: str, text: str, **fields: object) -> None:
+        """Something happened: *text* for a person, *name* and *fields* for a program."""
+
+    @abstractmethod
+    def step(self, step: Step) -> None:
+        """A step of the pairing was taken."""
+
+    def error(self, exc: HandclaspError) -> None:
+        """The command failed."""
+        self.event(
+            "error", f"[red]error:[/red] {_escape(str(exc))}", error=type(exc).__name__, detail=str(exc)
+        )
+
+
+class TextOutput(Output):
+    """For a person."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def event(self, name: str, text: str, **fields: object) -> None:  # noqa: ARG002 - a program's part
+        """Print the text."""
+        if text:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+    def step(self, step: Step) -> None:
+        """Print the step, dimmed."""
+        self.console.print(f"  [dim]{step.who:<18} {step.what}[/dim]", highlight=False)
+
+
+class JsonOutput(Output):
+    """For a program: ``{"event", "at", …}``, where *at* is Unix time in seconds."""
+
+    def event(self, name: str, text: str, **fields: object) -> None:  # noqa: ARG002 - a person's part
+        """Print one line."""
+        print(json.dumps({"event": name, "at": time.time(), **fields}), flush=True)  # noqa: T201
+
+    def step(self, step: Step) -> None:
+        """Print one line with the step's key."""
+        self.event("step", "", step=step.key)
+
+
+def open_output(*, as_json: bool) -> Output:
+    """The output that the person asked for."""
+    return JsonOutput() if as_json else TextOutput(open_console())
+
+
+def open_console() -> Console:
+    """The terminal, or whatever standard output is."""
+    from rich.console import Console
+
+    return Console(emoji=False)  # ':link:' is a topic here, no chain symbol
+
+
+def qr_code(text: str) -> str:
+    """A QR code in half-block characters, dark on light whatever the terminal's colours."""
+    import segno
+
+    drawn = io.StringIO()
+    segno.make(text, error="l", micro=False, boost_error=False).terminal(out=drawn, compact=True)
+    return drawn.getvalue()
+
+
+async def read_line(prompt: str = "") -> str | None:
+    """Read one line from standard input, or None at its end.
+
+    Reading cannot be interrupted: the thread that waits is left behind when this is cancelled,
+    and the process ends without it.
+    """
+
+    def read() -> str:
+        if prompt and sys.stdin.isatty():
+            sys.stdout.write(prompt)
+            sys.stdout.flush()
+        return sys.stdin.readline()
+
+    line = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+    return line.strip() if line else None
+
+
+async def ask(question: str) -> bool:
+    """Ask a yes-or-no question; anything but y or yes, and the end of the input, is no."""
+    answer = await read_line(f"{question} [y/N] ")
+    return answer is not None and answer.lower() in {"y", "yes"}
+
+
+def describe_link(request: LinkRequest) -> str:
+    """What the person has to know before linking."""
+    return (
+        f"\n[bold]{_escape(request.origin)}[/bold] [yellow](claimed by the invitation, "
+        "not verified)[/yellow] wants to know that you own\n"
+        f"  account   {request.account}\n  website   {request.website}\n  service   {_escape(request.service)}"
+    )
+
+
+def describe_session(proposal: Proposal) -> str:
+    """What the person has to know before granting a session."""
+    lines = [f"\n[bold]{_escape(proposal.origin)}[/bold] may then ask for"]
+    lines += [f"  {', '.join(scope.methods)} on {', '.join(scope.chains)}" for scope in proposal.scopes]
+    return "\n".join(lines)
+
+
+def describe_signature(request: SigningRequest) -> str:
+    """What the person has to see before signing."""
+    return (
+        f"\n[bold]{_escape(request.origin)}[/bold] asks for {request.method} on {request.chain} "
+        f"by {request.address}:\n\n{_escape(_printable(request.shown))}\n"
+    )
+
+
+def _printable(text: str) -> str:
+    """The text without what could move the cursor or hide parts of it."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,116 @@
+"""The signing methods: what a website asks for, brought into the form that is shown and signed.
+
+Source: EIP-191, EIP-712, and the parameter orders that websites really send: ``personal_sign``
+takes ``[data, address]``, ``eth_signTypedData_v4`` takes ``[address, data]``, and both are
+met the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from handclasp.accounts import LocalAccount, checksum_address
+from handclasp.errors import LinkRefused, ProtocolViolation, RequestFailed
+
+from .sessions import INVALID_PARAMS, UNAUTHORIZED
+
+__all__ = ["SigningRequest", "prepare_untrusted"]
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
+
+
+@dataclass(frozen=True)
+class SigningRequest:
+    """One signature that a website asks for."""
+
+    origin: str
+    chain: str
+    method: str
+    address: str
+    shown: str
+    """What the person has to see before agreeing."""
+    sign: Callable[[], str]
+    """Makes the signature, ``0x`` and 130 hexadecimal digits; called after approval only."""
+
+
+def prepare_untrusted(
+    account: LocalAccount, origin: str, chain: str, method: str, params: object
+) -> SigningRequest:
+    """Check the params of a signing method.
+
+    Raises:
+        RequestFailed: -32602 with the field at fault, or 4100 when the address is not *account*'s.
+    """
+    first, second = _two(params, method)
+    if method == "personal_sign":
+        data, address = (second, first) if _is_address(first) and not _is_address(second) else (first, second)
+        _check_address(account, address)
+        message = _message(data)
+        shown = message if isinstance(message, str) else "0x" + message.hex()
+        return SigningRequest(
+            origin, chain, method, account.address, shown, lambda: account.sign_message(message)
+        )
+    address, data = (second, first) if _is_address(second) and not _is_address(first) else (first, second)
+    _check_address(account, address)
+    typed = _typed_data(data)
+    shown = json.dumps(typed, indent=2, ensure_ascii=False)
+
+    def sign() -> str:
+        try:
+            return account.sign_typed_data(typed)
+        except ProtocolViolation as exc:
+            raise RequestFailed(INVALID_PARAMS, f"typed data: {exc}") from None
+
+    return SigningRequest(origin, chain, method, account.address, shown, sign)
+
+
+def _two(params: object, method: str) -> tuple[object, object]:
+    values = cast("list[object]", params) if isinstance(params, list) else []
+    if len(values) < 2:  # noqa: PLR2004 - some websites append a third, which means nothing
+        raise RequestFailed(INVALID_PARAMS, f"{method} takes a list of two params")
+    return values[0], values[1]
+
+
+def _is_address(value: object) -> bool:
+    return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
+
+
+def _check_address(account: LocalAccount, address: object) -> None:
+    try:
+        asked = checksum_address(address) if isinstance(address, str) else None
+    except LinkRefused as exc:
+        raise RequestFailed(INVALID_PARAMS, f"address {exc.reason}") from None
+    if asked is None:
+        raise RequestFailed(INVALID_PARAMS, "address: not a text")
+    if asked != account.address:
+        raise RequestFailed(UNAUTHORIZED, "the wallet was asked to sign for an account that it did not grant")
+
+
+def _message(data: object) -> str | bytes:
+    """The message of ``personal_sign``: hex is bytes (text when it is UTF-8), anything else is text."""
+    if not isinstance(data, str):
+        raise RequestFailed(INVALID_PARAMS, "personal_sign: the message is not a text")
+    if not _HEX.fullmatch(data):
+        return data
+    raw = bytes.fromhex(data[2:])
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return raw
+    return text if text.isprintable() or "\n" in text else raw
+
+
+def _typed_data(data: object) -> dict[str, object]:
+    if isinstance(data, str):
+        try:
+            data = cast("object", json.loads(data))
+        except (ValueError, RecursionError):
+            raise RequestFailed(INVALID_PARAMS, "typed data: not JSON") from None
+    if not isinstance(data, dict):
+        raise RequestFailed(INVALID_PARAMS, "typed data: not an object")
+    return cast("dict[str, object]", data)
