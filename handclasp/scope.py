@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar, TypeVarTuple
+from typing import Any, Generic, TypeAlias, TypeVar, TypeVarTuple, cast
 
 import trio
 
 from .errors import DeadlineExceeded
 
 T = TypeVar("T")
+_Group: TypeAlias = BaseExceptionGroup[BaseException]
 Args = TypeVarTuple("Args")
 
 
@@ -82,7 +83,7 @@ async def open_scope() -> AsyncGenerator[Scope]:
         raise _only_error(group, from_block) from None
 
 
-def _only_error(group: BaseExceptionGroup[BaseException], from_block: BaseException | None) -> BaseException:
+def _only_error(group: _Group, from_block: BaseException | None) -> BaseException:
     if from_block is not None and not isinstance(from_block, trio.Cancelled):
         return from_block
     # A background task failed and the block was merely cancelled for it.
@@ -92,9 +93,9 @@ def _only_error(group: BaseExceptionGroup[BaseException], from_block: BaseExcept
     return _unwrap(failures)
 
 
-def _unwrap(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _unwrap(group: _Group) -> BaseException:
     """The only error in nested groups of one; a group of several as it is."""
-    if len(group.exceptions) > 1:
+    only, *others = group.exceptions
+    if others:
         return group
-    only = group.exceptions[0]
-    return _unwrap(only) if isinstance(only, BaseExceptionGroup) else only
+    return _unwrap(cast("_Group", only)) if isinstance(only, BaseExceptionGroup) else only

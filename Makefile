@@ -1,0 +1,75 @@
+# Two commands for newcomers:  make run   and   make test
+# Everything is installed into .venv; nothing outside this folder is touched.
+
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell command -v $(name) 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+.PHONY: run test check lint format types bench docs clean libp2p
+
+run: $(VENV)/.run ## set up and run the demonstration; make run ARGS=--once ends by itself
+	@$(BIN)/handclasp demo $(ARGS)
+
+test: $(VENV)/.test libp2p ## set up and run the tests; make test ARGS='-k invitation'
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.check lint types test ## everything that has to hold before a commit
+
+lint: $(VENV)/.check
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.check
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format --quiet .
+
+types: $(VENV)/.check
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+
+bench: $(VENV)/.test ## print the figures as ratios and write benchmarks/results/
+	@$(BIN)/python -m benchmarks.pairing $(ARGS)
+
+# --- setting up ---
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "handclasp needs Python 3.11 or newer; on Debian: apt-get install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "handclasp needs Python 3.11 or newer; $(PYTHON) is older. Name another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV) (once, about half a minute) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install 'pip>=25.1'
+
+$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
+	@$(PIP) install --constraint constraints.txt --editable '.[fast]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "installing what the tests need …"
+	@$(PIP) install --constraint constraints.txt --group test
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	@echo "installing linters and type checkers …"
+	@$(PIP) install --constraint constraints.txt --group check
+	@touch $@
+
+# py-libp2p has an environment of its own: its typing stubs and pinned versions would disturb ours.
+# One of its parts is built from source. Where that cannot be, the tests that compare with it say that they skip.
+libp2p: $(BIN)/python
+	@test -e .venv-libp2p/.ready || { \
+	  if echo '#include <gmp.h>' | $${CC:-cc} -E - >/dev/null 2>&1; then \
+	    echo "installing py-libp2p, to compare with …"; \
+	    $(PYTHON) -m venv .venv-libp2p \
+	      && .venv-libp2p/bin/python -m pip --disable-pip-version-check --quiet install 'libp2p==0.8.1' \
+	      && touch .venv-libp2p/.ready \
+	      || echo "py-libp2p could not be installed; the tests that compare with it will skip"; \
+	  else \
+	    echo "no C compiler or no gmp.h: the tests that compare with py-libp2p will skip (Debian: apt-get install gcc python3-dev libgmp-dev)"; \
+	  fi; }
+
+clean:
+	rm -rf $(VENV) .venv-libp2p build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
