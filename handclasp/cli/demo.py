@@ -119,7 +119,7 @@ class _Sequence:
         from rich.table import Table
 
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for title, justify in (("", "right"), ("who", "left"), ("step", "left"), ("ms", "right")):
+        for title, justify in (("", "right"), ("who", "left"), ("step", "left"), ("ms from scan", "right")):
             table.add_column(title, justify=justify)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         start = self._taken.get(Step.READ)
         for number, step in enumerate(Step, 1):

@@ -138,11 +138,15 @@ class Wallet:
             open_scope() as scope,
         ):
             connected = Result[Connection]()
-            scope.start_soon(connected.of, node.connect_over, session.signaling)
+
+            async def connect() -> Connection:
+                connection = await node.connect_over(session.signaling)
+                observe(Step.WALLET_CONNECTED)
+                return connection
+
+            scope.start_soon(connected.of, connect)
             await self._prove(session, observe)
-            connection = await connected.get(within=_CONNECT_TIMEOUT)
-            observe(Step.WALLET_CONNECTED)
-            return connection
+            return await connected.get(within=_CONNECT_TIMEOUT)
 
     async def _prove(self, session: MailboxSession, observe: Observer) -> None:
         invitation = session.invitation
