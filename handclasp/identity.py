@@ -68,7 +68,10 @@ class PeerId:
             data = base58.b58decode(text)
         except ValueError as exc:
             raise ProtocolViolation(f"the peer id is not base58: {exc}") from None
-        return cls.from_bytes_untrusted(data)
+        peer = cls.from_bytes_untrusted(data)
+        if str(peer) != text:  # base58 passes over white space at the end
+            raise ProtocolViolation("the peer id is not in canonical form")
+        return peer
 
     def __bytes__(self) -> bytes:
         key = public_key_to_protobuf(self.public_key)

@@ -171,8 +171,6 @@ def _run(output: Output, command: Callable[[], Awaitable[None]]) -> None:
     """Run an async command."""
     import trio
 
-    # With the default of 5 ms a trio thread that is always busy starves the WebRTC thread.
-    sys.setswitchinterval(0.0005)
     _guard(lambda: trio.run(command), output.error)
 
 

@@ -57,7 +57,7 @@ async def run(
         raise ConfigurationError(
             "standard input gave the invitation, so nobody can be asked there: add --yes or pass the URI"
         )
-    approver = _Everything() if yes else _Person(output)
+    approver = ApproveEverything() if yes else _Person(output)
     wallet = Wallet(account, approver, chains=(chain,))
     factory = transport(ice_servers, loopback=loopback)
     async with open_node(transports=[factory], protocols={PROTOCOL: wallet.serve}) as node:
@@ -71,8 +71,8 @@ async def run(
         output.event("left", "the website disconnected")
 
 
-class _Everything(Approver):
-    """``--yes``: for tests and demonstrations."""
+class ApproveEverything(Approver):
+    """``--yes`` asks nobody: for tests and demonstrations."""
 
     async def approve_link(self, request: LinkRequest) -> bool:  # noqa: ARG002
         return True

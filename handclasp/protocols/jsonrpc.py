@@ -172,13 +172,18 @@ class JsonRpcPeer:
         data = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
         if len(data) > MAX_MESSAGE:
             raise MisuseError(f"a message has at most {MAX_MESSAGE} bytes, not {len(data)}")
-        async with self._sending:
+        try:
+            self._sending.acquire_nowait()  # almost always free, and a pass of the scheduler less
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
             if self._why is not None:
                 raise ConnectionLost("the stream is over") from self._why
-            try:
-                await self._stream.send_all(encode_uvarint(len(data)) + data)
-            except trio.BrokenResourceError as exc:
-                raise ConnectionLost("the stream broke") from exc
+            await self._stream.send_all(encode_uvarint(len(data)) + data)
+        except trio.BrokenResourceError as exc:
+            raise ConnectionLost("the stream broke") from exc
+        finally:
+            self._sending.release()
 
 
 class _Call:

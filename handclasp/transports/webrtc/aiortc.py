@@ -1,4 +1,4 @@
-"""The default engine: aiortc, on an asyncio loop in a thread of its own."""
+"""The default engine: aiortc, on an asyncio loop that runs inside trio."""
 
 # aiortc carries few types; this module is the seam where they end.
 # pyright: reportUnknownMemberType=false
@@ -18,7 +18,7 @@ from handclasp.errors import ConfigurationError, ConnectionLost, ProtocolViolati
 
 from .aiortc_internals import IceConnection, SctpTransport, remote_certificate_digest
 from .engine import Candidate, DataChannel, Engine, EngineSession, Fingerprints, IceServer, PeerConnection
-from .loop import LoopThread, open_loop_thread
+from .loop import InlineLoop, open_inline_loop
 
 _log = logging.getLogger(__name__)
 
@@ -45,13 +45,13 @@ class AiortcEngine(Engine):
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[EngineSession]:
         """Run the asyncio loop while the block runs."""
-        async with open_loop_thread() as loop:
+        async with open_inline_loop() as loop:
             yield _Session(loop, self._addresses, self._gather_timeout, relay_only=self._relay_only)
 
 
 class _Session(EngineSession):
     def __init__(
-        self, loop: LoopThread, addresses: Sequence[str] | None, gather_timeout: float, *, relay_only: bool
+        self, loop: InlineLoop, addresses: Sequence[str] | None, gather_timeout: float, *, relay_only: bool
     ) -> None:
         self._loop = loop
         self._addresses = addresses
@@ -76,7 +76,7 @@ class _Session(EngineSession):
 class _Peer(PeerConnection):
     def __init__(
         self,
-        loop: LoopThread,
+        loop: InlineLoop,
         peer: aiortc.RTCPeerConnection,
         addresses: Sequence[str],
         gather_timeout: float,
@@ -208,7 +208,7 @@ class _Peer(PeerConnection):
 
 
 class _Channel(DataChannel):
-    def __init__(self, loop: LoopThread, label: str, on_consumed: Callable[[int], None]) -> None:
+    def __init__(self, loop: InlineLoop, label: str, on_consumed: Callable[[int], None]) -> None:
         super().__init__()
         self._loop = loop
         self._label = label

@@ -29,6 +29,11 @@ from .engine import Candidate
 CONSENT_INTERVAL = 1.5
 CONSENT_LOST = 7.5
 
+_DATAGRAM = 2048  # bytes; no path carries more in one piece
+
+#: Seconds that the first of two packets waits for its acknowledgement.
+SACK_DELAY = 0.02
+
 #: Bytes of received messages that may wait unread in one connection. aiortc announces 1 MiB, too.
 RECEIVE_WINDOW = 1024 * 1024
 
@@ -65,7 +70,11 @@ class IceConnection(aioice.Connection):
     ) -> list[aioice.Candidate]:
         """Gather on our addresses, for our time; with the relay policy *addresses* is empty and stays so."""
         chosen = list(self._addresses) if addresses or not self._relay_only else []
-        return await super().get_component_candidates(component, chosen, timeout=self._gather_timeout)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        candidates = await super().get_component_candidates(component, chosen, timeout=self._gather_timeout)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        for protocol in self._protocols:
+            # asyncio makes room for 256 KiB before each datagram; ours have at most one MTU.
+            protocol.transport.max_size = _DATAGRAM  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+        return candidates
 
     @property
     def _relay_only(self) -> bool:
@@ -108,17 +117,23 @@ _UNSTARTED = (aioice.ice.CandidatePair.State.WAITING, aioice.ice.CandidatePair.S
 
 
 class SctpTransport(aiortc.RTCSctpTransport):
-    """aiortc's association with flow control in both directions.
+    """aiortc's association with flow control in both directions and delayed acknowledgements.
 
     aiortc announces a receive window but counts a message as read the moment it hands it
     out, and does not look at the peer's window when it sends. So a slow reader would
     collect everything in memory. Here a message counts until `consumed` says it was read,
     the sender keeps within the peer's window, and what is beyond ours is dropped (RFC 9260
     §6.2: the sender repeats it).
+
+    aiortc acknowledges every packet at once, before the application sees what is in it. Here
+    every second packet is, or the first one after `SACK_DELAY` (RFC 9260 §6.2 allows 0.2 s):
+    half the datagrams, and a message that gets an answer does not wait for its acknowledgement.
     """
 
     _peer_window: int
     _window_closed: bool
+    _sack_timer: asyncio.TimerHandle | None
+    _unacknowledged: int
 
     @classmethod
     def adopt(cls, peer: aiortc.RTCPeerConnection) -> SctpTransport:
@@ -128,6 +143,8 @@ class SctpTransport(aiortc.RTCSctpTransport):
         association._advertised_rwnd = RECEIVE_WINDOW
         association._peer_window = RECEIVE_WINDOW
         association._window_closed = False
+        association._sack_timer = None
+        association._unacknowledged = 0
         adopted: SctpTransport = association
         return adopted
 
@@ -156,6 +173,23 @@ class SctpTransport(aiortc.RTCSctpTransport):
     async def _receive_sack_chunk(self, chunk: sctp.SackChunk) -> None:
         self._peer_window = chunk.advertised_rwnd
         await super()._receive_sack_chunk(chunk)
+
+    async def _send_sack(self) -> None:
+        # Duplicates and gaps mean that something was lost: the sender has to know at once.
+        in_order = not self._sack_misordered and not self._sack_duplicates
+        if in_order and self._unacknowledged == 0 and not self._window_closed:
+            self._sack_needed = False
+            self._unacknowledged = 1
+            if self._sack_timer is None:
+                self._sack_timer = asyncio.get_running_loop().call_later(SACK_DELAY, self._sack_is_due)
+            return
+        self._unacknowledged = 0
+        await super()._send_sack()
+
+    def _sack_is_due(self) -> None:
+        self._sack_timer = None
+        if self._unacknowledged and self._association_state is self.State.ESTABLISHED:
+            asyncio.ensure_future(self._send_sack())  # noqa: RUF006 - ends at once: it only writes a datagram
 
     async def _transmit(self) -> None:
         congestion_window = self._cwnd

@@ -41,8 +41,8 @@ class Flag(enum.IntEnum):
 
 def encode_data(payload: bytes | bytearray | memoryview) -> bytes:
     """Frame at most `MAX_PAYLOAD` bytes."""
-    body = encode_field(2, bytes(payload))
-    return encode_uvarint(len(body)) + body
+    size = encode_uvarint(len(payload))
+    return b"%b\x12%b%b" % (encode_uvarint(1 + len(size) + len(payload)), size, payload)  # 0x12: field 2, bytes
 
 
 def encode_flag(flag: Flag) -> bytes:

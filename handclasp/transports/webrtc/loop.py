@@ -1,57 +1,57 @@
-"""One asyncio event loop in a thread of its own, with a queue in each direction.
+"""An asyncio event loop that lives in the trio thread and runs when it has something to do.
 
-aiortc needs asyncio; everything else here runs on trio. A call across costs one
-wake-up, and calls made while a wake-up is pending share it: no worker thread is
-held by anything that waits (measured beside the alternatives in
-docs/decisions/0003-asyncio-in-a-thread.md).
+aiortc needs asyncio; everything else here runs on trio. Instead of a second thread, a trio task
+waits for the loop's own selector and then lets the loop do one round: no thread to wake, no
+interpreter lock to fight for, so a message costs what it costs in bare aiortc
+(figures: docs/decisions/0003-asyncio-inside-trio.md).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+import math
+import selectors
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence, Sized
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, TypeVarTuple
 
 import outcome
 import trio
 
+from handclasp.errors import ConfigurationError
+from handclasp.scope import open_scope
+
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 _log = logging.getLogger(__name__)
 
+#: Rounds in a row before the loop lets other trio tasks run; a send takes three.
+_ROUNDS = 32
 
-class LoopThread:
-    """The asyncio side as trio sees it; made by `open_loop_thread`."""
 
-    def __init__(self, token: trio.lowlevel.TrioToken, loop: asyncio.AbstractEventLoop) -> None:
-        self._token = token
+class InlineLoop:
+    """The asyncio side as trio sees it; made by `open_inline_loop`."""
+
+    def __init__(self, loop: _Loop) -> None:
         self._loop = loop
-        self._to_loop: deque[Callable[[], object]] = deque()
-        self._to_trio: deque[Callable[[], object]] = deque()
-        self._loop_woken = False
-        self._trio_woken = False
+        self._running = False
+        self._alarm = trio.CancelScope()  # of `watch_timers`; ends when the next timer is due
 
     def post(self, call: Callable[[], object]) -> None:
-        """From trio: run *call* on the loop soon, in order."""
-        self._to_loop.append(call)
-        if not self._loop_woken:
-            self._loop_woken = True
-            self._loop.call_soon_threadsafe(self._drain_to_loop)
+        """From trio: run *call* on the loop, in order; usually it has been done on return."""
+        if self._loop.is_closed():
+            return  # what is left after the end can only be farewells
+        self._loop.call_soon(call)
+        self.turn()
 
     def deliver(self, call: Callable[[], object]) -> None:
-        """From the loop: run *call* in the trio thread soon, in order."""
-        self._to_trio.append(call)
-        if not self._trio_woken:
-            self._trio_woken = True
-            try:
-                self._token.run_sync_soon(self._drain_to_trio)
-            except trio.RunFinishedError:  # trio is gone, and with it everyone who could care
-                self._to_trio.clear()
+        """From the loop: run *call* on the trio side: at once, it is the same thread."""
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - a broken callback must not end the loop's own work
+            _log.exception("a callback from the loop failed")
 
     async def run(self, function: Callable[[*Args], Coroutine[Any, Any, T]], *args: *Args) -> T:
         """From trio: run a coroutine on the loop and wait for its result.
@@ -60,13 +60,7 @@ class LoopThread:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         trio_task = trio.lowlevel.current_task()
-        aio_task: asyncio.Task[T] | None = None
         raise_cancel: Callable[[], object] | None = None
-
-        def start() -> None:
-            nonlocal aio_task
-            aio_task = self._loop.create_task(function(*args))
-            aio_task.add_done_callback(finish)
 
         def finish(task: asyncio.Task[T]) -> None:
             result: outcome.Outcome[Any]
@@ -74,76 +68,109 @@ class LoopThread:
                 result = outcome.capture(raise_cancel)
             else:
                 result = outcome.capture(task.result)
-            self.deliver(lambda: trio.lowlevel.reschedule(trio_task, result))
+            trio.lowlevel.reschedule(trio_task, result)
 
         def abort(raise_cancelled: Callable[[], object]) -> trio.lowlevel.Abort:
             nonlocal raise_cancel
             raise_cancel = raise_cancelled
-            self.post(lambda: aio_task and aio_task.cancel())
+            self.post(aio_task.cancel)
             return trio.lowlevel.Abort.FAILED
 
-        self.post(start)
+        aio_task = self._loop.create_task(function(*args))
+        aio_task.add_done_callback(finish)
+        self._alarm.deadline = -math.inf  # its first round comes once this task sleeps
         value: T = await trio.lowlevel.wait_task_rescheduled(abort)
         return value
 
-    def _drain_to_loop(self) -> None:
-        self._loop_woken = False  # first, so that a call appended meanwhile wakes the loop again
-        _drain(self._to_loop)
+    def finish(self) -> None:
+        """Cancel what still runs on the loop, wait for it, and close the loop."""
+        self._running = True
+        self._loop.run_until_complete(_cancel_everything())
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
 
-    def _drain_to_trio(self) -> None:
-        self._trio_woken = False
-        _drain(self._to_trio)
-
-
-def _drain(calls: deque[Callable[[], object]]) -> None:
-    for _ in range(len(calls)):
+    def turn(self) -> None:
+        """Let the loop work until it has nothing to do at once, or for `_ROUNDS` rounds."""
+        if self._running:
+            return  # called from within a round: the one under way goes on to it
+        self._running = True
         try:
-            calls.popleft()()
-        except Exception:  # noqa: BLE001 - one broken callback must not lose the calls behind it
-            _log.exception("a callback between the loops failed")
+            for _ in range(_ROUNDS):
+                if not self._loop.run_round():
+                    break
+        finally:
+            self._running = False
+        # An alarm that comes too early is harmless, so it is only ever moved forward here.
+        alarm = trio.current_time() + self._loop.idle_time()
+        if alarm < self._alarm.deadline:
+            self._alarm.deadline = alarm
+
+    async def watch_sockets(self) -> None:
+        """Take a turn whenever a datagram arrives."""
+        while True:
+            await trio.lowlevel.wait_readable(self._loop.fileno)
+            self.turn()
+
+    async def watch_timers(self) -> None:
+        """Take a turn whenever a timer is due."""
+        while True:
+            with trio.CancelScope(deadline=trio.current_time() + self._loop.idle_time()) as self._alarm:
+                await trio.sleep_forever()
+            self.turn()
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """asyncio's own loop, run one round at a time."""
+
+    # Its queue of ready callbacks and its heap of timers have no public name; a canary test watches them.
+    _ready: Sized
+    _scheduled: Sequence[asyncio.TimerHandle]
+
+    def __init__(self) -> None:
+        selector = selectors.DefaultSelector()
+        super().__init__(selector)
+        fileno: object = getattr(selector, "fileno", lambda: None)()
+        if not isinstance(fileno, int):  # the selector of Windows
+            self.close()
+            raise ConfigurationError("the aiortc engine needs epoll or kqueue (Linux, macOS): pass another engine")
+
+        self.fileno = fileno
+        self._had_events = False
+
+    def run_round(self) -> bool:
+        """Do what is ready without waiting; whether there may be more to do at once."""
+        self._had_events = False
+        self.stop()  # so that run_forever returns after one round
+        self.run_forever()
+        return self._had_events or bool(self._ready)
+
+    def _process_events(self, event_list: Sequence[object]) -> None:
+        # A round reads one datagram of each socket, so after one that read something there may be more.
+        self._had_events = bool(event_list)
+        super()._process_events(event_list)  # type: ignore[misc] # pyright: ignore
+
+    def idle_time(self) -> float:
+        """Seconds until the next timer."""
+        if self._ready:
+            return 0
+        return max(0, self._scheduled[0].when() - self.time()) if self._scheduled else math.inf
 
 
 @asynccontextmanager
-async def open_loop_thread() -> AsyncGenerator[LoopThread]:
-    """Run an asyncio loop (uvloop where it is installed) in a thread while the block runs.
-
-    When the block ends, tasks still on the loop are cancelled and the thread is joined.
-    """
-    token = trio.lowlevel.current_trio_token()
-    loop = _new_event_loop()
-    stopped = trio.Event()
-
-    def main() -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-            _cancel_everything(loop)
-        finally:
-            loop.close()
-            token.run_sync_soon(stopped.set)
-
-    thread = threading.Thread(target=main, name="handclasp-webrtc", daemon=True)
-    thread.start()
+async def open_inline_loop() -> AsyncGenerator[InlineLoop]:
+    """Run an asyncio loop inside this trio run while the block runs; afterwards its tasks have ended."""
+    inline = InlineLoop(_Loop())
     try:
-        yield LoopThread(token, loop)
+        async with open_scope() as scope:
+            scope.start_soon(inline.watch_sockets)
+            scope.start_soon(inline.watch_timers)
+            yield inline
     finally:
-        loop.call_soon_threadsafe(loop.stop)
-        with trio.CancelScope(shield=True):
-            await stopped.wait()
-        thread.join()  # it has nothing left to do
+        inline.finish()
 
 
-def _cancel_everything(loop: asyncio.AbstractEventLoop) -> None:
-    tasks = asyncio.all_tasks(loop)
+async def _cancel_everything() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,95 @@
+"""The service as an ASGI application: for uvicorn, any other server, or a framework that can mount one.
+
+It runs on asyncio and on trio. Where the server supports lifespan, that task keeps the time and says
+goodbye; elsewhere the sockets do the first, and `SignalingApp.shut_down` is there for the second.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+
+from .asgi import Receive, Request, Scope, Send
+from .exchange import Exchange
+from .frames import Refused
+from .journal import describe
+from .routes import ClientGone, Routes, check_socket_untrusted, finished, refusal
+from .session import Session
+from .settings import Settings
+
+_logger = logging.getLogger("handclasp.service")
+_DEFAULTS = Settings()
+
+
+class SignalingApp:
+    """One service with its mailboxes; made by `create_app`. Belongs to the event loop that uses it first."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._exchange = Exchange(settings)
+        self._routes = Routes(self._exchange)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection as ASGI 3 says."""
+        try:
+            if scope["type"] == "lifespan":
+                await self._serve_lifespan(receive, send)
+            elif scope["type"] == "websocket":
+                await self._serve_socket(Request.from_scope(scope), receive, send)
+            elif scope["type"] == "http":
+                await self._serve_request(Request.from_scope(scope), receive, send)
+        except OSError:  # ASGI: what `send` raises when the client is gone
+            _logger.debug("a connection broke")
+        except Exception as exc:  # noqa: BLE001 - the boundary: a server would log the message with what is in it
+            _logger.error("a connection failed by a fault of the service: %s", describe(exc))  # noqa: TRY400 - same
+
+    async def shut_down(self) -> None:
+        """Send ``end`` / ``shutdown`` to every socket; return when each has it, or had its time to read it.
+
+        Nothing can be opened afterwards. Lifespan calls this; call it yourself before a server that
+        closes its sockets first. Calling it twice is harmless.
+        """
+        await self._exchange.shut_down()
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._exchange.keep_time)
+            self._exchange.is_timed = True
+            try:
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                await self.shut_down()
+            finally:
+                self._exchange.is_timed = False
+                tasks.cancel_scope.cancel()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve_socket(self, request: Request, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            check_socket_untrusted(request)
+        except Refused:
+            await send({"type": "websocket.close"})  # before accept: the server answers 403
+        else:
+            await send({"type": "websocket.accept"})
+            await Session(self._exchange, receive, send).run()
+
+    async def _serve_request(self, request: Request, receive: Receive, send: Send) -> None:
+        try:
+            answer = await self._routes.answer_untrusted(request, receive)
+        except ClientGone:
+            return
+        except Exception as exc:  # noqa: BLE001 - as above, and the client learns that it is not its fault
+            _logger.error("a request failed by a fault of the service: %s", describe(exc))  # noqa: TRY400 - same
+            answer = finished(refusal(Refused("internal", "the service failed, not you: try again", 500)))
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.content(), "more_body": False})
+
+
+def create_app(settings: Settings = _DEFAULTS) -> SignalingApp:
+    """Make a service of its own: its mailboxes are in this object and nowhere else.
+
+    It may be mounted below any path. Run it in one process: two would not know each other's mailboxes.
+    """
+    return SignalingApp(settings)

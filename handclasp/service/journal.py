@@ -1,0 +1,55 @@
+"""What the service says in the log about errors: where, never what.
+
+The message of an unexpected exception may hold what a client sent (a ``KeyError`` holds the key), so only its
+type and the places in the code are written.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import cast
+
+#: The server logs every frame and query string at DEBUG through these, and some at INFO.
+_SERVER_LOGGERS = (
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.access",
+    "uvicorn.asgi",
+    "websockets",
+    "websockets.server",
+)
+
+
+def describe(exc: BaseException) -> str:
+    """The types and places of *exc* and of those that it holds."""
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return "\n".join(describe(each) for each in group.exceptions)
+    return "".join([f"{type(exc).__qualname__}\n", *traceback.format_tb(exc.__traceback__)]).rstrip()
+
+
+@contextmanager
+def server_logging(level: int) -> Generator[None]:
+    """For the length of a block, log what the service does from *level* on, and of its server failures only.
+
+    The server's get a filter beside the level: levels are set by whoever configures logging last.
+    """
+    with ExitStack() as undo:
+        for name in (*_SERVER_LOGGERS, "handclasp.service"):
+            undo.callback(logging.getLogger(name).setLevel, logging.getLogger(name).level)
+        logging.getLogger("handclasp.service").setLevel(level)
+        for logger in map(logging.getLogger, _SERVER_LOGGERS):
+            logger.setLevel(max(logging.WARNING, logger.level))
+            logger.addFilter(_tells_failures_only)
+            undo.callback(logger.removeFilter, _tells_failures_only)
+        yield
+
+
+def _tells_failures_only(record: logging.LogRecord) -> bool:
+    if record.exc_info is not None and record.exc_info[1] is not None:
+        record.exc_text = describe(record.exc_info[1])
+        record.exc_info = None
+    return record.levelno >= logging.WARNING

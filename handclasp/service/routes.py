@@ -1,0 +1,252 @@
+"""The HTTP half: a request in, a JSON answer out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TypeAlias, cast
+
+import anyio
+
+from .asgi import Headers, Receive, Request
+from .exchange import Exchange
+from .frames import Refused, Topic
+from .wire import (
+    FRAME_LENGTH,
+    URL_LENGTH,
+    parse_bearer_untrusted,
+    parse_challenge_untrusted,
+    parse_link_untrusted,
+    parse_publish_untrusted,
+)
+
+_MOST_DISCARDED = 4 * FRAME_LENGTH  # a client slightly over the limit reads why; a flood is cut off
+_MOST_DIGITS = 12  # of a Content-Length
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete; there is nobody to answer."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response; *body* is sent as JSON, None for an empty one."""
+
+    status: int
+    body: Mapping[str, object] | None
+    headers: Headers
+
+    def content(self) -> bytes:
+        """The bytes of the body."""
+        return b"" if self.body is None else json.dumps(self.body, separators=(",", ":")).encode()
+
+
+def finished(answer: Answer) -> Answer:
+    """The answer with the headers that every answer has."""
+    headers: Headers = [
+        (b"cache-control", b"no-store"),
+        (b"access-control-allow-origin", b"*"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    if answer.body is not None:  # RFC 9110 §8.6: none for a 204
+        length = str(len(answer.content())).encode()
+        headers += [(b"content-type", b"application/json"), (b"content-length", length)]
+    return replace(answer, headers=headers + answer.headers)
+
+
+class Body:
+    """The body of a request: bounded in size and in time, whoever drips it in."""
+
+    def __init__(self, receive: Receive, announced: bytes | None, within: float) -> None:
+        self._receive = receive
+        self._announced = announced or b""
+        self._deadline = anyio.current_time() + within
+        self._length = 0
+        self._done = False
+
+    async def read_untrusted(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            Refused: ``limit``, or ``timeout``.
+            ClientGone: the client hung up.
+        """
+        data = bytearray()
+        while not self._done:
+            chunk = await self._next_untrusted()
+            if self._length <= FRAME_LENGTH:
+                data += chunk
+        if self._length > FRAME_LENGTH:
+            raise _too_long()
+        return bytes(data)
+
+    async def finish_untrusted(self) -> bool:
+        """Read what nobody wanted, so that the client can read its answer; False when that is too much.
+
+        Closing a connection with unread bytes resets it, and the client never sees why it was refused.
+        """
+        try:
+            while not self._done:
+                await self._next_untrusted()
+        except Refused:
+            return False
+        return True
+
+    async def _next_untrusted(self) -> bytes:
+        if self._length > _MOST_DISCARDED or self._announces_untrusted() > _MOST_DISCARDED:
+            raise _too_long()
+        with anyio.move_on_after(self._deadline - anyio.current_time()):
+            event = await self._receive()
+            if event["type"] != "http.request":
+                raise ClientGone
+            chunk = cast("bytes", event.get("body", b""))
+            self._length += len(chunk)
+            self._done = not event.get("more_body", False)
+            return chunk
+        raise Refused("timeout", "the body did not come in time", 408)
+
+    def _announces_untrusted(self) -> int:
+        digits = self._announced[:_MOST_DIGITS]
+        return int(digits) if digits.isdigit() else 0  # nonsense is the server's to refuse
+
+
+_Handler: TypeAlias = Callable[["Routes", Request, Body], Awaitable[Answer]]
+
+
+class Routes:
+    """Everything that can be asked over HTTP."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def answer_untrusted(self, request: Request, receive: Receive) -> Answer:
+        """Answer any request.
+
+        Raises:
+            ClientGone: the client hung up before its request was complete.
+        """
+        within = self._exchange.settings.body_within
+        body = Body(receive, request.headers.get(b"content-length"), within)
+        try:
+            answer = await _handler_untrusted(request)(self, request, body)
+        except Refused as refused:
+            answer = refusal(refused)
+        if not await body.finish_untrusted() and request.keeps_alive:
+            answer = replace(answer, headers=[*answer.headers, (b"connection", b"close")])
+        return finished(answer)
+
+    async def challenge_untrusted(self, request: Request, _body: Body) -> Answer:
+        """``GET /challenge``: open a mailbox."""
+        mailbox = parse_challenge_untrusted(request.query)
+        with self._exchange.at_work() as (hub, now):
+            challenge = hub.open(mailbox, now)
+        fields = {"token": challenge.token, "nonce": challenge.nonce, "expires_in": challenge.expires_in}
+        return Answer(200, fields, [])
+
+    async def link_untrusted(self, request: Request, body: Body) -> Answer:
+        """``POST /link``: use the nonce and sign in."""
+        token = self._authorize_untrusted(request, Topic.LINK)
+        nonce, text = parse_link_untrusted(await body.read_untrusted())
+        with self._exchange.at_work() as (hub, now):
+            hub.link(token, nonce, text, now)
+        return Answer(200, {"ok": True}, [])
+
+    async def offer_untrusted(self, request: Request, body: Body) -> Answer:
+        """``POST /offer``: publish without a WebSocket."""
+        return await self._publish_untrusted(request, body, Topic.OFFER)
+
+    async def answer_topic_untrusted(self, request: Request, body: Body) -> Answer:
+        """``POST /answer``: publish without a WebSocket."""
+        return await self._publish_untrusted(request, body, Topic.ANSWER)
+
+    async def health(self, _request: Request, _body: Body) -> Answer:
+        """``GET /health``: it answers, so it lives."""
+        return Answer(200, {"ok": True}, [])
+
+    async def preflight(self, _request: Request, _body: Body) -> Answer:
+        """``OPTIONS``: every website may use the service (Fetch standard §3.2)."""
+        allowed: Headers = [
+            (b"access-control-allow-methods", b"GET, POST"),
+            (b"access-control-allow-headers", b"authorization, content-type"),
+            (b"access-control-max-age", b"600"),
+        ]
+        return Answer(204, None, allowed)
+
+    async def wrong_method(self, request: Request, _body: Body) -> Answer:
+        """A path of ours by a method that it does not have."""
+        methods = ", ".join([*_ROUTES[request.path], "OPTIONS"])
+        answer = refusal(Refused("method", f"use one of {methods}", 405))
+        return replace(answer, headers=[(b"allow", methods.encode())])  # RFC 9110 §15.5.6: a 405 names them
+
+    async def _publish_untrusted(self, request: Request, body: Body, topic: Topic) -> Answer:
+        token = self._authorize_untrusted(request, topic)
+        text = parse_publish_untrusted(await body.read_untrusted())
+        with self._exchange.at_work() as (hub, now):
+            hub.publish(token, topic, text, now)
+        return Answer(202, {"ok": True}, [])
+
+    def _authorize_untrusted(self, request: Request, topic: Topic) -> str | None:
+        """Check the token before a byte of the body is kept."""
+        token = parse_bearer_untrusted(request.headers.get(b"authorization"))
+        with self._exchange.at_work() as (hub, now):
+            hub.authorize(token, topic, now)
+        media_type = (request.headers.get(b"content-type") or b"").partition(b";")[0]
+        if media_type.strip().lower() != b"application/json":
+            raise Refused("media_type", "Content-Type must be application/json", 415)
+        return token
+
+
+#: Path and method to handler.
+_ROUTES: Mapping[str, Mapping[str, _Handler]] = MappingProxyType(
+    {
+        "/challenge": {"GET": Routes.challenge_untrusted},
+        "/link": {"POST": Routes.link_untrusted},
+        "/offer": {"POST": Routes.offer_untrusted},
+        "/answer": {"POST": Routes.answer_topic_untrusted},
+        "/health": {"GET": Routes.health},
+    }
+)
+
+
+def check_socket_untrusted(request: Request) -> None:
+    """Refuse a WebSocket anywhere but at its place.
+
+    Raises:
+        Refused: ``limit`` or ``not_found``.
+    """
+    _check_url_untrusted(request)
+    if request.path != "/ws":
+        raise _not_found()
+
+
+def refusal(refused: Refused) -> Answer:
+    """The answer that tells a client why not."""
+    headers: Headers = []
+    if refused.code == "unauthorized":
+        headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110 §11.6.1: a 401 names its scheme
+    return Answer(refused.status, {"error": refused.code, "detail": refused.detail}, headers)
+
+
+def _handler_untrusted(request: Request) -> _Handler:
+    _check_url_untrusted(request)
+    methods = _ROUTES.get(request.path)
+    if methods is None:
+        raise _not_found()
+    if request.method == "OPTIONS":
+        return Routes.preflight
+    return methods.get(request.method, Routes.wrong_method)
+
+
+def _check_url_untrusted(request: Request) -> None:
+    if request.url_length > URL_LENGTH:
+        raise Refused("limit", f"a URL has at most {URL_LENGTH} bytes here", 414)
+
+
+def _not_found() -> Refused:
+    return Refused("not_found", "there is nothing at this path", 404)
+
+
+def _too_long() -> Refused:
+    return Refused("limit", f"a body has at most {FRAME_LENGTH} bytes", 413)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from handclasp.errors import ConfigurationError
+from handclasp.service import Settings
+from handclasp.service.journal import describe, server_logging
+from handclasp.service.wire import FRAME_LENGTH, MESSAGE_LENGTH, URL_LENGTH
+
+
+def test_the_numbers_are_those_of_the_protocol() -> None:
+    settings = Settings()
+    assert (settings.challenge_life, settings.nonce_life, settings.pairing_life) == (120, 300, 300)
+    assert (settings.grace, settings.headers_within, settings.first_frame_within) == (5, 5, 5)
+    assert settings.body_within == 10
+    assert (settings.messages, settings.outbox, settings.mailboxes) == (256, 64, 100_000)
+    assert (settings.direction_length, settings.stored_length) == (2**20, 2**28)
+    assert (MESSAGE_LENGTH, FRAME_LENGTH, URL_LENGTH) == (65_535, 96 * 1024, 2048)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan"), True, "5", None])
+def test_a_setting_that_is_no_positive_number_is_named(value: object) -> None:
+    with pytest.raises(ConfigurationError, match="grace"):
+        Settings(grace=value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"challenge_life": 301}, "challenge_life"),
+        ({"nonce_life": 301}, "nonce_life"),
+        ({"nonce_life": 100}, "nonce_life"),
+        ({"direction_length": 87_379}, "direction_length"),
+        ({"stored_length": 2**20 - 1}, "stored_length"),
+    ],
+)
+def test_settings_that_contradict_each_other_or_the_protocol_are_named(
+    changes: dict[str, float], name: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        Settings(**changes)
+
+
+def test_the_loggers_of_the_server_are_as_before_when_it_has_ended() -> None:
+    loggers = [logging.getLogger(name) for name in ("uvicorn.error", "uvicorn.asgi", "handclasp.service")]
+    before = [(each.level, list(each.filters)) for each in loggers]
+    with pytest.raises(RuntimeError), server_logging(logging.DEBUG):
+        assert [(each.level, list(each.filters)) for each in loggers] != before
+        raise RuntimeError
+    assert [(each.level, list(each.filters)) for each in loggers] == before
+
+
+def test_a_failure_of_the_server_is_told_without_its_message(caplog: pytest.LogCaptureFixture) -> None:
+    secret = "c4n" + "4ry"  # in pieces, or the line of code would show it
+    with server_logging(logging.INFO):
+        try:
+            raise ValueError(secret)
+        except ValueError:
+            logging.getLogger("uvicorn.error").exception("a failure")
+    assert "a failure" in caplog.text
+    assert "ValueError" in caplog.text
+    assert secret not in caplog.text
+
+
+def test_every_error_of_a_group_is_described_and_none_quoted() -> None:
+    secret = "c4n" + "4ry"
+    text = describe(ExceptionGroup(secret, [KeyError(secret), ExceptionGroup("", [OSError(secret)])]))
+    assert text == "KeyError\nOSError"
