@@ -19,6 +19,7 @@ Fields: TypeAlias = dict[int, list[int | bytes]]
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _CONTINUES = 0x80  # set in every byte of a varint but the last
 _MAX_VARINT_LENGTH = 9  # unsigned-varint specification: 63 bits
+_HIGHEST_FIELD = 2**29 - 1  # protobuf encoding specification
 _MAX_FIELDS = 1024  # no message of ours has more than a few; bounds the work a hostile one causes
 
 
@@ -62,18 +63,18 @@ def encode_field(number: int, value: int | bytes) -> bytes:
 def decode_fields_untrusted(data: bytes) -> Fields:
     """Decode a whole message.
 
-    Unknown fields are kept, as protobuf asks; a caller reads those it knows.
+    Unknown fields are kept, as protobuf asks; a caller reads those it knows. Fixed-size numbers are passed over.
 
     Raises:
-        ProtocolViolation: truncated, a wire type that protobuf does not have, or over 1,024 fields.
+        ProtocolViolation: truncated, a wire type or field number that protobuf does not have, or over 1,024 fields.
     """
     fields: Fields = {}
     offset = count = 0
     while offset < len(data):
         key, offset = _complete(decode_uvarint_untrusted(data, offset))
         wire_type, number = key & 7, key >> 3
+        value: int | bytes | None = None
         if wire_type == _VARINT:
-            value: int | bytes
             value, offset = _complete(decode_uvarint_untrusted(data, offset))
         else:
             if wire_type == _BYTES:
@@ -84,11 +85,14 @@ def decode_fields_untrusted(data: bytes) -> Fields:
                 raise ProtocolViolation(f"a protobuf field has the unknown wire type {wire_type}")
             if length > len(data) - offset:
                 raise ProtocolViolation("a protobuf message was cut short")
-            value, offset = bytes(data[offset : offset + length]), offset + length
+            if wire_type == _BYTES:
+                value = bytes(data[offset : offset + length])
+            offset += length
         count += 1
-        if number == 0 or count > _MAX_FIELDS:
-            raise ProtocolViolation("a protobuf message has a field 0 or too many fields")
-        fields.setdefault(number, []).append(value)
+        if not 0 < number <= _HIGHEST_FIELD or count > _MAX_FIELDS:
+            raise ProtocolViolation("a protobuf message has an impossible field number or too many fields")
+        if value is not None:  # no message of ours has fixed-size numbers; they must not pass for bytes
+            fields.setdefault(number, []).append(value)
     return fields
 
 

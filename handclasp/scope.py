@@ -80,17 +80,29 @@ async def open_scope() -> AsyncGenerator[Scope]:
             finally:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        raise _only_error(group, from_block) from None
+        error = _only_error(group, from_block)
+        context = error.__context__
+        try:
+            raise error  # not `from None`: that would erase the cause it came with
+        finally:
+            error.__context__ = context  # raising put the group there
 
 
 def _only_error(group: _Group, from_block: BaseException | None) -> BaseException:
-    if from_block is not None and not isinstance(from_block, trio.Cancelled):
+    if from_block is not None and not _is_cancelled(from_block):
         return from_block
     # A background task failed and the block was merely cancelled for it.
     _, failures = group.split(trio.Cancelled)
     if failures is None:
         return from_block or group
     return _unwrap(failures)
+
+
+def _is_cancelled(exc: BaseException) -> bool:
+    """Whether *exc* is a cancellation, or what a nursery inside the block makes of several."""
+    if isinstance(exc, BaseExceptionGroup):
+        return cast("_Group", exc).split(trio.Cancelled)[1] is None
+    return isinstance(exc, trio.Cancelled)
 
 
 def _unwrap(group: _Group) -> BaseException:

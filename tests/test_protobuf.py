@@ -1,5 +1,6 @@
 """Held against Google's implementation: both read and write the same bytes, or both refuse."""
 
+from contextlib import suppress
 from typing import Any, Final
 
 import pytest
@@ -195,6 +196,10 @@ parts = st.one_of(
 @example(key(10, 5) + b"four")
 @example(encode_field(10, b"first") + key(10, 5) + b"four")
 @example(encode_field(1, 7) + key(1, 5) + b"four")
+@example(encode_field(2**29 - 1, 1))
+@example(encode_field(2**29, 1))
+@example(encode_field(2**32 + 1, 1))
+@example(encode_field(2**60 - 1, b""))
 def test_whatever_we_read_google_reads_alike(data: bytes) -> None:
     # The other way round does not hold, on purpose: we refuse groups, padded varints, numbers of 64 bits
     # and a known field of the wrong kind.
@@ -242,10 +247,8 @@ def test_a_message_has_at_most_1024_fields() -> None:
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_fields_or_a_protocol_violation(data: bytes) -> None:
-    try:
+    with suppress(ProtocolViolation):
         decode_fields_untrusted(data)
-    except ProtocolViolation:
-        pass
 
 
 def test_the_last_value_of_a_field_wins() -> None:
@@ -257,7 +260,8 @@ def test_the_last_value_of_a_field_wins() -> None:
 
 
 def test_a_known_field_of_the_wrong_kind_is_a_protocol_violation() -> None:
-    decoded = decode_fields_untrusted(encode_field(1, b"bytes") + encode_field(2, 5))
+    good = encode_field(1, 5) + encode_field(2, b"bytes")
+    decoded = decode_fields_untrusted(good + encode_field(1, b"bytes") + encode_field(2, 5))
     with pytest.raises(ProtocolViolation, match="field 1 should hold a number"):
         last_int(decoded, 1)
     with pytest.raises(ProtocolViolation, match="field 2 should hold bytes"):

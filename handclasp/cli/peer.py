@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from handclasp import accounts
 from handclasp.abc import TransportFactory
 from handclasp.transports.webrtc import IceServer, webrtc
 from handclasp.transports.webrtc.aiortc import AiortcEngine
@@ -17,5 +18,6 @@ def transport(ice_servers: tuple[str, ...], *, loopback: bool) -> TransportFacto
 
 def preload() -> None:
     """Load what the pairing will need (0.7 s), so that nobody waits for it in the middle of one."""
-    for module in ("eth_account", "httpx", "trio_websocket"):
+    accounts.preload()
+    for module in ("httpx", "trio_websocket"):
         import_module(module)

@@ -57,7 +57,7 @@ class Settings:
     256 of the longest messages would be 22 MB, and a few hundred such mailboxes would fill a machine."""
 
     stored_length: int = 256 * 1024 * 1024
-    """Characters of message bodies kept in all: whatever strangers publish, the process stays below a small machine's memory."""
+    """Characters of message bodies kept in all: whatever strangers publish, it fits into a small machine."""
 
     mailboxes: int = 100_000
     """Mailboxes at once: about 2 KiB each when idle (measured), 200 MB in all."""
