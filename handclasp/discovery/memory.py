@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,7 +19,7 @@ from handclasp.abc import Context, Discovery, PeerRecord, Signaling, SignalingCh
 from handclasp.errors import PeerUnreachable
 from handclasp.identity import PeerId
 
-_QUEUE = 256  # messages or records that wait for a slow reader
+_QUEUE = 256  # messages or channels that wait for a slow reader
 
 
 class MemoryMeeting:
@@ -59,7 +60,10 @@ class MemoryBackend(Discovery, Signaling):
         records = self._records.setdefault(topic, [])
         records.append(me)
         for watcher in self._watchers.get(topic, []):
-            await watcher.send(me)
+            try:
+                watcher.send_nowait(me)
+            except trio.BrokenResourceError:  # it just stopped looking
+                continue
         try:
             yield
         finally:
@@ -73,7 +77,8 @@ class MemoryBackend(Discovery, Signaling):
 
     @asynccontextmanager
     async def _find(self, topic: str) -> AsyncGenerator[AsyncIterator[PeerRecord]]:
-        send, receive = trio.open_memory_channel[PeerRecord](_QUEUE)
+        # Without a bound: one record for each peer of this process that advertises, and nobody waits for a finder.
+        send, receive = trio.open_memory_channel[PeerRecord](math.inf)
         for record in self._records.get(topic, []):
             send.send_nowait(record)
         watchers = self._watchers.setdefault(topic, [])
@@ -93,7 +98,10 @@ class MemoryBackend(Discovery, Signaling):
         if target is None:
             raise PeerUnreachable(f"{peer} does not listen in this meeting")
         ours, theirs = memory_channel_pair(self._me, peer)
-        await target.send(theirs)
+        try:
+            await target.send(theirs)
+        except trio.BrokenResourceError:
+            raise PeerUnreachable(f"{peer} stopped listening in this meeting") from None
         return ours
 
     def incoming(self) -> AbstractAsyncContextManager[AsyncIterator[SignalingChannel]]:
@@ -105,10 +113,15 @@ class MemoryBackend(Discovery, Signaling):
         send, receive = trio.open_memory_channel[SignalingChannel](_QUEUE)
         self._listening[self._me] = send
         try:
-            async with receive:
-                yield receive
+            yield receive
         finally:
             del self._listening[self._me]
+            with trio.CancelScope(shield=True):  # only takes checkpoints
+                try:
+                    while True:  # nobody will take these: whoever opened them has to know
+                        await receive.receive_nowait().aclose()
+                except trio.WouldBlock:
+                    receive.close()
 
 
 def memory_channel_pair(one: PeerId, other: PeerId) -> tuple[MemoryChannel, MemoryChannel]:

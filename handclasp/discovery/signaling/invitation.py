@@ -15,10 +15,12 @@ from urllib.parse import urlsplit
 from handclasp.errors import ConfigurationError, InvitationRefused, ProtocolViolation
 from handclasp.identity import PeerId
 
-__all__ = ["LIFETIME", "POLICIES", "SECRET_LENGTH", "Invitation"]
+__all__ = ["LIFETIME", "LONGEST_LIFETIME", "POLICIES", "SECRET_LENGTH", "Invitation"]
 
 #: Seconds that an invitation is good for unless told otherwise: time to take out a phone, and no more.
 LIFETIME = 120
+#: Seconds that it can be good for at most: no service keeps a mailbox that nobody claimed for longer.
+LONGEST_LIFETIME = 300
 #: Bytes of the secret; 128 bits cannot be guessed by a service that sees the mailbox id.
 SECRET_LENGTH = 16
 #: The locality policies that an invitation may demand at least (docs/protocols/invitation.md).
@@ -28,8 +30,13 @@ _SCHEME = "handclasp:1?"
 _FIELDS = ("service", "origin", "peer", "secret", "expires", "policy")
 _LONGEST = 600  # characters; a QR code of this size can still be scanned from a screen
 _LATEST = 2**40  # seconds since 1970; keeps arithmetic on hostile numbers small
-_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
+# The last label must not be a number: browsers read 127.1 and 0x7f.1 as spellings of an IPv4 address.
+_HOST = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*"
+    r"(?!(?:[0-9]+|0x[0-9a-f]*)\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+)
+# No "." or ".." segments: HTTP clients resolve them, and then two texts name one place.
+_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)*")
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
@@ -69,6 +76,8 @@ class Invitation:
         Raises:
             ConfigurationError: *service*, *origin*, *lifetime* or *policy* cannot stand in an invitation.
         """
+        if not 0 < lifetime <= LONGEST_LIFETIME:
+            raise ConfigurationError(f"lifetime: more than 0 and at most {LONGEST_LIFETIME} s")
         invitation = cls(
             service, origin, peer, secrets.token_bytes(SECRET_LENGTH), int(now + lifetime), policy
         )
@@ -103,7 +112,9 @@ class Invitation:
         values: dict[str, str] = {}
         for part in text.removeprefix(_SCHEME).split("&"):
             name, separator, value = part.partition("=")
-            if name not in _FIELDS or not separator:
+            if not separator:
+                raise InvitationRefused("invitation", "a field without '='")  # may be the secret: not shown
+            if name not in _FIELDS:
                 raise InvitationRefused("invitation", f"unknown field {name[:20]!r}")
             if name in values:
                 raise InvitationRefused(name, "given twice")
@@ -162,8 +173,8 @@ def _url_untrusted(field: str, text: str, schemes: tuple[str, str]) -> str:
     try:
         url = urlsplit(text)
         host, port = url.hostname or "", url.port
-    except ValueError as exc:
-        raise InvitationRefused(field, f"not a URL: {exc}") from None
+    except ValueError:
+        raise InvitationRefused(field, "not a URL") from None
     secure, plain = schemes
     if url.scheme not in schemes:
         raise InvitationRefused(field, f"begins with neither {secure}:// nor {plain}://")
@@ -189,6 +200,10 @@ def _is_private(field: str, host: str) -> bool:
         if not host or len(host) > 253 or not _HOST.fullmatch(host):  # noqa: PLR2004 - RFC 1035 §2.3.4
             raise InvitationRefused(field, "has no valid host name") from None
         return host == "localhost" or host.endswith(".localhost")
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address.ipv4_mapped):
+        # A zone means something on one machine only, and may hold any character; an IPv4-mapped address
+        # is spelt in two ways, depending on the version of Python.
+        raise InvitationRefused(field, "has an IPv6 address with a zone, or one that is mapped from IPv4")
     if str(address) != host:
         raise InvitationRefused(field, f"not in canonical form (that would be {address})")
     return address.is_private

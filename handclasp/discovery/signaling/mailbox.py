@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -39,7 +38,6 @@ _CLOSE_TIMEOUT = 0.5  # seconds for a WebSocket's farewell: nothing depends on i
 class Ready:
     """The service let us in."""
 
-    expires_in: float
     token: str | None
     nonce: str | None
 
@@ -90,30 +88,33 @@ class Mailbox:
         self._token: str | None = None
         self._nonce: str | None = None
         self._ready = trio.Event()
-        self._expires_at = math.inf
         self._published = self._accepted = 0
         self._news = trio.Event()  # set, and replaced, at each acknowledgement
         self._over: HandclaspError | None = None
         self._deliver, self._events = trio.open_memory_channel[Event](_WAITING)
 
-    async def nonce(self) -> str:
-        """The nonce that the sign-in message has to carry.
+    async def wait_ready(self) -> None:
+        """Wait until the service has let us in.
 
         Raises:
-            ServiceRefused: the service did not let us in.
+            ServiceRefused: it did not.
             ServiceUnavailable: it went away, or does not answer.
         """
         with _deadline("the service did not let us in"):
             await self._ready.wait()
         self._check()
+
+    async def nonce(self) -> str:
+        """The nonce that the sign-in message has to carry; once known it stays known.
+
+        Raises:
+            ServiceRefused, ServiceUnavailable: see `wait_ready`.
+        """
+        if self._nonce is None:
+            await self.wait_ready()
         if self._nonce is None:
             raise ServiceRefused("malformed", "the service gave no nonce")
         return self._nonce
-
-    @property
-    def expires_at(self) -> float:
-        """The `trio.current_time` at which the service forgets this mailbox; infinity before it told."""
-        return self._expires_at
 
     async def publish(self, topic: str, body: bytes) -> None:
         """Send one message to the other party; returns once the service has it.
@@ -209,9 +210,8 @@ class Mailbox:
 
     def _take(self, frame: Frame) -> None:
         match frame:
-            case Ready(expires_in, token, nonce):
+            case Ready(token, nonce):
                 self._token, self._nonce = token or self._token, nonce or self._nonce
-                self._expires_at = trio.current_time() + expires_in
                 self._ready.set()
             case Accepted():
                 self._accepted += 1
@@ -242,7 +242,7 @@ async def open_mailbox(
         watcher(Moment.CHALLENGED)
         async with _open_socket(service, http) as end:
             await end.enter({"type": "subscribe", "token": token, "after": 0}, token=token, nonce=nonce)
-            await end.nonce()  # known already; waits until the service has let us in
+            await end.wait_ready()
             watcher(Moment.SUBSCRIBED)
             yield end
 
@@ -360,10 +360,7 @@ def _frame_untrusted(text: str | bytes) -> Frame:  # noqa: PLR0911 - one return 
     frame = _object_untrusted(text)
     match frame.get("type"):
         case "ready":
-            expires_in = frame.get("expires_in")
-            if not isinstance(expires_in, int | float) or not 0 <= expires_in <= 86_400:  # noqa: PLR2004 - a day
-                raise ProtocolViolation("'expires_in' is not a number of seconds")
-            return Ready(expires_in, _optional_text(frame, "token"), _optional_text(frame, "nonce"))
+            return Ready(_optional_text(frame, "token"), _optional_text(frame, "nonce"))
         case "message":
             return Incoming(_text(frame, "topic"), _decode_untrusted(_text(frame, "body")))
         case "joined":

@@ -11,6 +11,7 @@ import trio
 
 from handclasp.abc import SignalingChannel
 from handclasp.errors import (
+    DeadlineExceeded,
     HandclaspError,
     HandshakeFailed,
     InvitationRefused,
@@ -66,6 +67,7 @@ class MailboxSession:
         queues = {kind: trio.open_memory_channel[bytes](_WAITING) for kind in Kind}
         self._deliver = {kind: queue[0] for kind, queue in queues.items()}
         self._opened = {kind: queue[1] for kind, queue in queues.items()}
+        self._greeted = trio.Event()
         self._handshaken = trio.Event()
 
     @property
@@ -76,6 +78,20 @@ class MailboxSession:
             MisuseError: nothing was received yet.
         """
         return self._conversation.peer
+
+    async def wait_scanned(self) -> None:
+        """Wait, as the website, until a wallet has taken the invitation.
+
+        Raises:
+            DeadlineExceeded: it expired first.
+            PeerLeft, ServiceRefused, ServiceUnavailable: the mailbox is over.
+        """
+        with trio.move_on_after(self.invitation.expires - time.time()):
+            await self._greeted.wait()
+            if self._over is not None:
+                raise self._over
+            return
+        raise DeadlineExceeded("nobody took the invitation before it expired: make a new one")
 
     async def nonce(self) -> str:
         """The service's nonce for the sign-in message of this pairing."""
@@ -184,6 +200,7 @@ class MailboxSession:
         """The pairing is over; the first reason stays."""
         if self._over is None:
             self._over = why
+        self._greeted.set()
         self._handshaken.set()
         self._turn.set()
         for queue in self._deliver.values():
@@ -192,6 +209,7 @@ class MailboxSession:
     def _take_untrusted(self, sealed: bytes) -> None:
         in_handshake = self._conversation.secured is None
         message = self._conversation.receive_untrusted(sealed)
+        self._greeted.set()
         if in_handshake:
             arrived = Moment.ANSWER_RECEIVED if self._conversation.secured else Moment.SCANNED
             self._watcher(Moment.OFFER_RECEIVED if self._wallet else arrived)

@@ -69,9 +69,11 @@ class PendingLink:
             WrongPeer, HandshakeFailed, FingerprintMismatch: somebody interfered.
             ConnectionLost: there is no direct path.
             PeerLeft: the wallet disconnected in the middle.
-            ServiceRefused: code ``expired`` when nobody came in time.
+            DeadlineExceeded: nobody took the invitation before it expired.
+            ServiceRefused: the service ended the pairing; the code says why.
             ServiceUnavailable: the service went away.
         """
+        await self._session.wait_scanned()
         account = await self._verify(await self._session.receive_link())
         connection = await self._connected.get(within=_CONNECT_TIMEOUT)
         return LinkedWallet(account, connection)
