@@ -1,7 +1,7 @@
 """Accounts of people: their names (CAIP-2, CAIP-10), what they sign to sign in (EIP-4361), signatures.
 
 Importing this package costs next to nothing: each name loads its module when it is first used, and
-eth-account (half a second) loads only when something is signed or verified.
+eth-account (half a second) loads only when something is signed or verified, or with `preload`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .eip155 import (
         LocalAccount,
         checksum_address,
+        preload,
         recover_message,
         recover_typed_data,
         verify_message,
@@ -29,6 +30,7 @@ __all__ = [
     "SignInMessage",
     "check",
     "checksum_address",
+    "preload",
     "recover_message",
     "recover_typed_data",
     "verify_message",
@@ -43,6 +45,7 @@ _MODULES = {
     "SignInMessage": "siwe",
     "check": "siwe",
     "checksum_address": "eip155",
+    "preload": "eip155",
     "recover_message": "eip155",
     "recover_typed_data": "eip155",
     "verify_message": "eip155",

@@ -16,15 +16,17 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Final, NoReturn, Protocol, cast
 
 from handclasp.errors import ConfigurationError, LinkRefused, MisuseError, ProtocolViolation
 
-from .eip712 import hash_typed_data_untrusted
 from .keccak import keccak256
+from .typed_data import check_typed_data_untrusted
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
 _SIGNATURE: Final = re.compile(r"0x([0-9a-fA-F]{64})([0-9a-fA-F]{64})([0-9a-fA-F]{2})")
@@ -32,6 +34,7 @@ _ORDER: Final = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C
 _V: Final = {0: 27, 1: 28, 27: 27, 28: 28}
 _KEYSTORE_VERSION: Final = 3
 _LARGEST_KEYSTORE: Final = 64 * 1024  # bytes; real ones have about 500
+_LOADING: Final = threading.Lock()
 
 
 class _Signed(Protocol):
@@ -51,6 +54,15 @@ class _Accounts(Protocol):
     def recover_message(self, signable_message: object, /, *, vrs: tuple[int, int, int]) -> str: ...
 
 
+def preload() -> None:
+    """Load eth-account now, which takes half a second, so that nobody waits for it in the middle of a pairing.
+
+    Optional: the first signature or verification loads it otherwise. Call it in any thread, also while
+    another one signs or verifies for the first time; from trio, in a worker thread.
+    """
+    _load_eth_account()
+
+
 def _load_eth_account() -> None:
     """Import eth-account without what its import does to the process.
 
@@ -58,14 +70,23 @@ def _load_eth_account() -> None:
     90 KB of ``[`` from anyone would end the process in ``json.loads`` with a stack overflow, not a
     `RecursionError`.
     """
-    limit = sys.getrecursionlimit()
-    # In this order: whoever could have read the raised limit sees that another thread is loading.
-    if "eth_account" in sys.modules:
-        return
-    try:
-        import_module("eth_account")
-    finally:
-        sys.setrecursionlimit(limit)
+    # One thread at a time: its modules import each other, and two threads that enter the circle at different
+    # modules (``eth_account`` here, ``eth_account.messages`` there) both end with an ImportError.
+    with _LOADING:
+        # Before looking for the module: whoever could have read a raised limit sees that it is being loaded.
+        limit = sys.getrecursionlimit()
+        if "eth_account" in sys.modules:
+            import_module("eth_account")  # waits if the application imports it in another thread just now
+            return
+        try:
+            # By itself first: other threads go on reading JSON, and the limit is raised for a
+            # millisecond or two, not for most of the half second.
+            with suppress(ModuleNotFoundError):
+                import_module("py_ecc")
+            sys.setrecursionlimit(limit)
+            import_module("eth_account")
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 def _accounts() -> _Accounts:
@@ -90,10 +111,26 @@ def _text(text: str | bytes) -> object:
 def _typed(typed: Mapping[str, object]) -> object:
     """EIP-191 version ``01``: what ``eth_signTypedData_v4`` signs."""
     _load_eth_account()
-    from eth_account.messages import SignableMessage
+    from eth_account.messages import encode_typed_data
 
-    domain_separator, struct_hash = hash_typed_data_untrusted(typed)
-    return SignableMessage(b"\x01", domain_separator, struct_hash)
+    return encode_typed_data(full_message=_without_unused_types(typed))
+
+
+def _without_unused_types(typed: Mapping[str, object]) -> dict[str, object]:
+    """A copy of *typed*, which has been checked, with the types that it needs.
+
+    Websites send all they have (so does MetaMask's own example) and other wallets ignore those that the
+    primary type does not refer to; eth-account refuses them. They have no part in the hash.
+    """
+    types = cast("dict[str, list[dict[str, str]]]", typed["types"])
+    used = {"EIP712Domain": types["EIP712Domain"]}
+    waiting = [cast("str", typed["primaryType"])]
+    while waiting:
+        struct = waiting.pop().partition("[")[0]  # of an array, the type of its items
+        if struct in types and struct not in used:
+            used[struct] = types[struct]
+            waiting += [field["type"] for field in types[struct]]
+    return {**typed, "types": used}
 
 
 def checksum_address(text_untrusted: str) -> str:
@@ -133,7 +170,7 @@ def recover_typed_data(typed: Mapping[str, object], signature_untrusted: str) ->
 
     Raises:
         LinkRefused: ``signature``: malformed, malleable, or of no key at all.
-        ProtocolViolation: *typed* is not typed data (see `handclasp.accounts.eip712`).
+        ProtocolViolation: *typed* is not typed data (see `handclasp.accounts.typed_data`).
     """
     return _recover(_typed(typed), signature_untrusted)
 
@@ -153,7 +190,7 @@ def verify_typed_data(typed: Mapping[str, object], signature_untrusted: str, add
 
     Raises:
         LinkRefused: ``signature``: malformed, malleable, or made by another key; ``address``: not an address.
-        ProtocolViolation: *typed* is not typed data (see `handclasp.accounts.eip712`).
+        ProtocolViolation: *typed* is not typed data (see `handclasp.accounts.typed_data`).
     """
     _compare(recover_typed_data(typed, signature_untrusted), address)
 
@@ -241,7 +278,7 @@ class LocalAccount:
 
         Raises:
             ProtocolViolation: *typed* is not typed data, or shows something else than it signs
-                (see `handclasp.accounts.eip712`).
+                (see `handclasp.accounts.typed_data`).
         """
         return _hex(self._key.sign_message(_typed(typed)))
 

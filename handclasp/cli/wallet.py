@@ -75,12 +75,15 @@ class ApproveEverything(Approver):
     """``--yes`` asks nobody: for tests and demonstrations."""
 
     async def approve_link(self, request: LinkRequest) -> bool:  # noqa: ARG002
+        """Yes."""
         return True
 
     async def approve_session(self, proposal: Proposal) -> bool:  # noqa: ARG002
+        """Yes."""
         return True
 
     async def approve_signature(self, request: SigningRequest) -> bool:  # noqa: ARG002
+        """Yes."""
         return True
 
 

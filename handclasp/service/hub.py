@@ -155,8 +155,6 @@ class Hub:
         """Take in one frame. A client at fault gets an `Error` and loses its socket; nothing is raised."""
         self.tick(now)
         seat = self._seats[connection]
-        if seat.stage is Stage.OVER:
-            return  # it was told so; what was still under way is void
         try:
             self._obey(connection, seat, frame, now)
         except Refused as refused:
@@ -166,7 +164,7 @@ class Hub:
         """End a socket by the fault of its client: nothing else than this socket."""
         self.tick(now)
         seat = self._seats[connection]
-        if seat.stage is not Stage.OVER:
+        if seat.stage is not Stage.OVER:  # else it was told so, and what was still under way is void
             self._leave(seat, now)
             self._dismiss(connection, seat, Error(refused.code, refused.detail))
 

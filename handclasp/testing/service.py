@@ -55,7 +55,7 @@ async def open_service(
 
 
 async def _ready(process: trio.Process) -> str:
-    assert process.stdout is not None  # noqa: S101 - opened with a pipe
+    assert process.stdout is not None
     line = b""
     with trio.fail_after(_START_TIMEOUT):
         while not line.endswith(b"\n"):

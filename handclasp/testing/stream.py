@@ -23,7 +23,7 @@ async def check_stream(make_pair: StreamPairMaker, make_clogged_pair: StreamPair
 
     Args:
         make_pair: called many times; the suite closes what it gets.
-        make_clogged_pair: makes a pair whose first stream cannot take more data; without it
+        make_clogged_pair: makes a pair that cannot take more data in either direction; without it
             the suite cannot check that a waiting sender is woken by a close.
     """
     await trio.testing.check_half_closeable_stream(make_pair, make_clogged_pair)

@@ -22,8 +22,8 @@ from handclasp.protobuf import (
 
 #: The longest framed message, in bytes with its prefix (libp2p webrtc: "MUST NOT exceed 16 KiB").
 MAX_FRAME = 16_384
-#: What fits beside the prefix (3 bytes) and the field header (4 bytes).
-MAX_PAYLOAD = MAX_FRAME - 7
+#: What fits beside the prefix (2 bytes) and the field's key and length (3 bytes).
+MAX_PAYLOAD = MAX_FRAME - 5
 
 
 class Flag(enum.IntEnum):
@@ -39,10 +39,14 @@ class Flag(enum.IntEnum):
     """The sender has seen FIN, and all data before it."""
 
 
-def encode_data(payload: bytes | bytearray | memoryview) -> bytes:
+def encode_data(payload: bytes) -> bytes:
     """Frame at most `MAX_PAYLOAD` bytes."""
     size = encode_uvarint(len(payload))
-    return b"%b\x12%b%b" % (encode_uvarint(1 + len(size) + len(payload)), size, payload)  # 0x12: field 2, bytes
+    return b"%b\x12%b%b" % (
+        encode_uvarint(1 + len(size) + len(payload)),
+        size,
+        payload,
+    )  # 0x12: field 2, bytes
 
 
 def encode_flag(flag: Flag) -> bytes:

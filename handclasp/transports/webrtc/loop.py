@@ -95,14 +95,12 @@ class InlineLoop:
             return  # called from within a round: the one under way goes on to it
         self._running = True
         try:
-            for _ in range(_ROUNDS):
-                if not self._loop.run_round():
-                    break
+            self._loop.run_rounds(_ROUNDS)
         finally:
             self._running = False
         # An alarm that comes too early is harmless, so it is only ever moved forward here.
         alarm = trio.current_time() + self._loop.idle_time()
-        if alarm < self._alarm.deadline:
+        if alarm < self._alarm.deadline:  # noqa: PLR1730 - the setter does work each time
             self._alarm.deadline = alarm
 
     async def watch_sockets(self) -> None:
@@ -122,9 +120,11 @@ class InlineLoop:
 class _Loop(asyncio.SelectorEventLoop):
     """asyncio's own loop, run one round at a time."""
 
-    # Its queue of ready callbacks and its heap of timers have no public name; a canary test watches them.
+    # What has no public name; a canary test watches it.
     _ready: Sized
     _scheduled: Sequence[asyncio.TimerHandle]
+    _stopping: bool
+    _run_once: Callable[[], None]
 
     def __init__(self) -> None:
         selector = selectors.DefaultSelector()
@@ -132,22 +132,35 @@ class _Loop(asyncio.SelectorEventLoop):
         fileno: object = getattr(selector, "fileno", lambda: None)()
         if not isinstance(fileno, int):  # the selector of Windows
             self.close()
-            raise ConfigurationError("the aiortc engine needs epoll or kqueue (Linux, macOS): pass another engine")
+            raise ConfigurationError(
+                "the aiortc engine needs epoll or kqueue (Linux, macOS): pass another engine"
+            )
 
         self.fileno = fileno
         self._had_events = False
 
-    def run_round(self) -> bool:
-        """Do what is ready without waiting; whether there may be more to do at once."""
-        self._had_events = False
-        self.stop()  # so that run_forever returns after one round
-        self.run_forever()
-        return self._had_events or bool(self._ready)
+    def run_rounds(self, most: int) -> None:
+        """Do what is ready, without waiting, until there is nothing more to do at once.
+
+        ``stop()`` and ``run_forever()`` would do the same in public, for 7 µs more each round.
+        """
+        outer = asyncio._get_running_loop()  # noqa: SLF001 - trio may itself be a guest of asyncio
+        asyncio._set_running_loop(self)  # noqa: SLF001
+        self._stopping = True  # a round does not wait then
+        try:
+            for _ in range(most):
+                self._had_events = False
+                self._run_once()
+                if not (self._had_events or self._ready):
+                    break
+        finally:
+            self._stopping = False
+            asyncio._set_running_loop(outer)  # noqa: SLF001
 
     def _process_events(self, event_list: Sequence[object]) -> None:
         # A round reads one datagram of each socket, so after one that read something there may be more.
         self._had_events = bool(event_list)
-        super()._process_events(event_list)  # type: ignore[misc] # pyright: ignore
+        super()._process_events(event_list)  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def idle_time(self) -> float:
         """Seconds until the next timer."""

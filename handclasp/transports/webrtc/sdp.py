@@ -49,15 +49,15 @@ class SignalingMessage:
         """
         fields = decode_fields_untrusted(message)
         number = last_int(fields, 1) or 0  # proto3: a missing type is the first one, SDP_OFFER
+        encoded = last_bytes(fields, 2) or b""
         try:
-            kind = Kind(number)
-            data = (last_bytes(fields, 2) or b"").decode()
+            kind, data = Kind(number), encoded.decode()
         except ValueError:
             raise ProtocolViolation("a signaling message is of an unknown type or not UTF-8") from None
-        if kind is Kind.ICE_CANDIDATE:
-            if len(data) > _MAX_CANDIDATE:
-                raise ProtocolViolation(f"a candidate is longer than {_MAX_CANDIDATE} bytes")
-        else:
+        longest = _MAX_CANDIDATE if kind is Kind.ICE_CANDIDATE else MAX_SDP
+        if len(encoded) > longest:
+            raise ProtocolViolation(f"the data of {kind.name} is longer than {longest} bytes")
+        if kind is not Kind.ICE_CANDIDATE:
             _check_sdp_untrusted(data)
         return cls(kind, data)
 
@@ -81,8 +81,6 @@ def candidate_from_json_untrusted(text: str) -> str | None:
 
 
 def _check_sdp_untrusted(text: str) -> None:
-    if len(text) > MAX_SDP:
-        raise ProtocolViolation(f"the SDP is longer than {MAX_SDP} bytes")
     media = [line for line in text.splitlines() if line.startswith("m=")]
     # Media sections would make the engine set up codecs for a stranger.
     if len(media) != 1 or not media[0].startswith("m=application "):

@@ -5,6 +5,7 @@ Source: libp2p webrtc specification, "Multiplexing" (flags FIN, STOP_SENDING, RE
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -44,6 +45,7 @@ class DataChannelStream(Stream):
         self._stopped = False  # the peer takes no more data
         self._fin_sent = self._fin_acknowledged = self._fin_received = False
         self._finished = False
+        self._truncated = False  # a reset threw away what was not read yet
         channel.on_message = self._received
         channel.on_drain = self._wake_writer_now
         channel.on_close = lambda: self.break_off("the peer closed the data channel")
@@ -62,7 +64,7 @@ class DataChannelStream(Stream):
                     await self._wait_for_room()
                     self._check_writable()
                     continue
-                self._channel.send(encode_data(rest[:MAX_PAYLOAD]))
+                self._channel.send(encode_data(bytes(rest[:MAX_PAYLOAD])))
                 rest = rest[MAX_PAYLOAD:]
             await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -109,7 +111,7 @@ class DataChannelStream(Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive 1 to *max_bytes* bytes, or ``b""`` at the end; see `trio.abc.ReceiveStream.receive_some`."""
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         with self._only_receiver():
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -122,7 +124,7 @@ class DataChannelStream(Stream):
                 raise trio.ClosedResourceError("this stream is closed")
             if self._buffer:
                 return self._take(max_bytes or _DEFAULT_READ)
-            if self._broken is not None and not self._fin_received:
+            if self._broken is not None and (self._truncated or not self._fin_received):
                 raise trio.BrokenResourceError(self._broken)
             return b""
 
@@ -137,18 +139,20 @@ class DataChannelStream(Stream):
         return data
 
     def _received(self, message: bytes) -> None:
-        kept = len(self._buffer)
+        kept = 0
         try:
             for flag, data in self._frames.receive_untrusted(message):
-                self._frame(flag, data)
+                kept += self._frame(flag, data)
         except ProtocolViolation as exc:
             self._send_reset()
             self.break_off(f"the peer broke the framing: {exc}")
         # Framing, and data that nobody will read, do not wait for a reader.
-        self._channel.consumed(len(message) - max(0, len(self._buffer) - kept))
+        self._channel.consumed(len(message) - kept)
 
-    def _frame(self, flag: Flag | None, data: bytes) -> None:
-        if data and not (self._fin_received or self._closed or self._broken):
+    def _frame(self, flag: Flag | None, data: bytes) -> int:
+        """Take one frame; returns how many bytes of it count as unread until a reader takes them."""
+        kept = 0 if self._fin_received or self._closed or self._broken else len(data)
+        if kept:
             self._buffer += data
             self._wake_reader.set()
         if flag is Flag.FIN and not self._fin_received:
@@ -162,8 +166,10 @@ class DataChannelStream(Stream):
             self._send_fin()
             self._wake_writer.set()
         elif flag is Flag.RESET:
-            self.break_off("the peer reset the stream", lose_buffer=True)
+            # Once both directions are over there is nothing left to reset: all data is here.
+            self.break_off("the peer reset the stream", lose_buffer=not self._finished)
         self._finish_if_done()
+        return kept
 
     # --- ending ---
 
@@ -202,6 +208,7 @@ class DataChannelStream(Stream):
         if self._broken is None and not self._finished:
             self._broken = reason
         if lose_buffer:
+            self._truncated = bool(self._buffer)
             self._channel.consumed(len(self._buffer))
             self._buffer.clear()
         self._finish()
