@@ -1,13 +1,15 @@
 # Two commands for newcomers:  make run   and   make test
 # Everything is installed into .venv; nothing outside this folder is touched.
 
-PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell command -v $(name) 2>/dev/null)))
+# The first of these that runs and is new enough; name another with  make PYTHON=…
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+  $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$name; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: run test check lint format types bench docs clean libp2p
+.PHONY: run test check lint format types bench upgrade clean libp2p
 
 run: $(VENV)/.run ## set up and run the demonstration; make run ARGS=--once ends by itself
 	@$(BIN)/handclasp demo $(ARGS)
@@ -37,7 +39,6 @@ bench: $(VENV)/.test ## print the figures as ratios and write benchmarks/results
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "handclasp needs Python 3.11 or newer; on Debian: apt-get install python3 python3-venv"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "handclasp needs Python 3.11 or newer; $(PYTHON) is older. Name another: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
 	@echo "setting up $(VENV) (once, about half a minute) …"
 	@$(PYTHON) -m venv $(VENV)
@@ -70,6 +71,13 @@ libp2p: $(BIN)/python
 	  else \
 	    echo "no C compiler or no gmp.h: the tests that compare with py-libp2p will skip (Debian: apt-get install gcc python3-dev libgmp-dev)"; \
 	  fi; }
+
+upgrade: ## the newest versions that pip agrees to, into constraints.txt; run the tests afterwards
+	@rm -rf build/upgrade && $(PYTHON) -m venv build/upgrade
+	@build/upgrade/bin/python -m pip --quiet install 'pip>=25.1'
+	@build/upgrade/bin/python -m pip --quiet install --editable '.[fast]' --group dev
+	@{ echo "# The versions that the tests passed with; 'make' installs these. Regenerate: make upgrade"; \
+	  build/upgrade/bin/python -m pip freeze --exclude-editable; } > constraints.txt
 
 clean:
 	rm -rf $(VENV) .venv-libp2p build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
