@@ -79,12 +79,13 @@ def open_console() -> Console:
 
 
 def qr_code(text: str) -> str:
-    """A QR code in half-block characters, dark on light whatever the terminal's colours."""
+    """A QR code as rich markup: half blocks, white and black whatever the terminal's own colours."""
     import segno
 
     drawn = io.StringIO()
     segno.make(text, error="l", micro=False, boost_error=False).terminal(out=drawn, compact=True)
-    return drawn.getvalue()
+    lines = drawn.getvalue().rstrip("\n").split("\n")
+    return "\n".join(f"[#ffffff on #000000]{line}[/]" for line in lines)
 
 
 async def read_line(prompt: str = "") -> str | None:
