@@ -54,7 +54,9 @@ class Worker:
 @asynccontextmanager
 async def worker(*arguments: str) -> AsyncGenerator[Worker]:
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "benchmarks.workers", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "benchmarks.workers", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     try:
         one = Worker(process)

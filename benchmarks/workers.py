@@ -29,10 +29,10 @@ def tell(**fields: object) -> None:
 async def bare(*, offers: bool) -> None:
     import aiortc
 
-    from handclasp.transports.webrtc.aiortc_internals import IceConnection
-
     reader = asyncio.StreamReader(limit=1 << 20)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
 
     async def command() -> dict[str, Any]:
         line = await reader.readline()
@@ -48,7 +48,7 @@ async def bare(*, offers: bool) -> None:
         answers: asyncio.Queue[bytes] = asyncio.Queue()
         if offers:
             channel = peer.createDataChannel("bench")
-            _bind_to_loopback(peer, IceConnection)
+            _bind_to_loopback(peer)
             channel.on("open", opened.set)
             channel.on("message", answers.put_nowait)
             await peer.setLocalDescription(await peer.createOffer())
@@ -57,13 +57,13 @@ async def bare(*, offers: bool) -> None:
             await peer.setRemoteDescription(aiortc.RTCSessionDescription(answer["sdp"], "answer"))
         else:
 
-            def accept(channel: aiortc.RTCDataChannel) -> None:
+            def accept(channel: aiortc.RTCDataChannel, opened: asyncio.Event = opened) -> None:
                 channel.on("message", channel.send)
                 opened.set()
 
             peer.on("datachannel", accept)
             await peer.setRemoteDescription(aiortc.RTCSessionDescription(order["sdp"], "offer"))
-            _bind_to_loopback(peer, IceConnection)
+            _bind_to_loopback(peer)
             await peer.setLocalDescription(await peer.createAnswer())
             tell(sdp=peer.localDescription.sdp)
         await opened.wait()
@@ -81,7 +81,7 @@ async def bare(*, offers: bool) -> None:
         tell(closed=True)
 
 
-def _bind_to_loopback(peer: Any, ours: Any) -> None:
+def _bind_to_loopback(peer: Any) -> None:
     """The bare connection binds to the address that ours binds to, and to nothing else."""
     connection = peer.sctp.transport.transport.iceGatherer._connection
     gather = connection.get_component_candidates
@@ -109,7 +109,9 @@ async def website(service: str) -> None:
     async with open_node(transports=[transport((), loopback=True)]) as node:
         tell(ready=True)
         while await read_line():
-            async with invite(node, service=service, origin="http://localhost:8787", observe=observe) as pending:
+            async with invite(
+                node, service=service, origin="http://localhost:8787", observe=observe
+            ) as pending:
                 tell(uri=str(pending.invitation))
                 linked = await pending.linked()
             async with open_wallet(node, linked) as wallet:
@@ -166,7 +168,9 @@ async def wallet() -> None:
                 account.sign_message(f"handclasp benchmark {number:04}")
                 times.append((time.perf_counter() - start) * 1000)
             tell(step=Step.READ.key)
-            connection = await ours.link(node, Invitation.from_text_untrusted(uri, now=time.time()), observe=observe)
+            connection = await ours.link(
+                node, Invitation.from_text_untrusted(uri, now=time.time()), observe=observe
+            )
             tell(signature=statistics.median(times))
             await connection.wait_closed()
 

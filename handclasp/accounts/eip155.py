@@ -70,17 +70,18 @@ def _load_eth_account() -> None:
     90 KB of ``[`` from anyone would end the process in ``json.loads`` with a stack overflow, not a
     `RecursionError`.
     """
-    # One thread at a time: its modules import each other, and two threads that enter the circle at different
-    # modules (``eth_account`` here, ``eth_account.messages`` there) both end with an ImportError.
+    # One thread at a time: a second one would take the raised limit for the one to restore.
     with _LOADING:
-        # Before looking for the module: whoever could have read a raised limit sees that it is being loaded.
-        limit = sys.getrecursionlimit()
         if "eth_account" in sys.modules:
-            import_module("eth_account")  # waits if the application imports it in another thread just now
+            # The application may be importing it in another thread just now: this waits. Going on with
+            # ``eth_account.messages`` would enter its circle of imports at a second place, which ends both
+            # with an ImportError.
+            import_module("eth_account")
             return
+        limit = sys.getrecursionlimit()
         try:
-            # By itself first: other threads go on reading JSON, and the limit is raised for a
-            # millisecond or two, not for most of the half second.
+            # By itself first: other threads go on reading JSON, and the limit is raised for a millisecond
+            # or two, not for most of the half second.
             with suppress(ModuleNotFoundError):
                 import_module("py_ecc")
             sys.setrecursionlimit(limit)
@@ -110,6 +111,7 @@ def _text(text: str | bytes) -> object:
 
 def _typed(typed: Mapping[str, object]) -> object:
     """EIP-191 version ``01``: what ``eth_signTypedData_v4`` signs."""
+    check_typed_data_untrusted(typed)
     _load_eth_account()
     from eth_account.messages import encode_typed_data
 

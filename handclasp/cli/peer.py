@@ -18,6 +18,6 @@ def transport(ice_servers: tuple[str, ...], *, loopback: bool) -> TransportFacto
 
 def preload() -> None:
     """Load what the pairing will need (0.7 s), so that nobody waits for it in the middle of one."""
-    accounts.LocalAccount.generate()
+    accounts.preload()
     for module in ("httpx", "trio_websocket"):
         import_module(module)

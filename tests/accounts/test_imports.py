@@ -44,6 +44,7 @@ check(message, expectation, now=message.issued_at)
 
 
 USES = [
+    "accounts.preload()",
     "accounts.LocalAccount.generate()",
     "accounts.recover_message('text', '0x' + '01' * 65)",
     "accounts.recover_typed_data(typed, '0x' + '01' * 65)",
@@ -70,20 +71,105 @@ except RecursionError:
     assert printed_by(script) == "1000\n"
 
 
-def test_a_second_thread_that_comes_while_the_limit_is_raised_does_not_keep_it_so() -> None:
-    script = """
+WATCH = """
 import sys, threading
-from handclasp.accounts import LocalAccount
-first = threading.Thread(target=LocalAccount.generate)
-first.start()
-while sys.getrecursionlimit() == 1000:
-    first.join(0.001)  # not a bare loop, which would take the other thread's time
-    assert first.is_alive(), "the limit was never raised: nothing to guard against any more"
-LocalAccount.generate()
-first.join()
-print(sys.getrecursionlimit())
+from handclasp import accounts
+real = sys.setrecursionlimit
+def watch(limit):
+    real(limit)
+    changed(limit)
+sys.setrecursionlimit = watch
 """
-    assert printed_by(script) == "1000\n"
+
+
+def test_the_recursion_limit_is_raised_only_before_the_bulk_of_eth_account_loads() -> None:
+    # Other threads parse what strangers send meanwhile.
+    script = f"""{WATCH}
+seen = []
+def changed(limit):
+    seen.append((limit, "eth_account" in sys.modules))
+accounts.preload()
+print(seen[:2], sorted(set(seen[2:])), "eth_account" in sys.modules)
+"""
+    assert printed_by(script) == "[(100000, False), (1000, False)] [(1000, True)] True\n"
+
+
+def test_a_second_thread_that_comes_while_the_limit_is_raised_does_not_keep_it_so() -> None:
+    script = f"""{WATCH}
+seen = []
+second = threading.Thread(target=accounts.LocalAccount.generate)
+def changed(limit):
+    seen.append(limit)
+    if len(seen) == 1:
+        second.start()
+        second.join(0.05)  # as far as it comes while this thread is loading
+accounts.LocalAccount.generate()
+second.join()
+print(seen[0], set(seen[1:]), sys.getrecursionlimit())
+"""
+    assert printed_by(script) == "100000 {1000} 1000\n"
+
+
+VERIFY = """accounts.verify_message(
+    "Some data",
+    "0xb91467e570a6466aa9e9876cbcd013baba02900b8979d43fe208a4a4f339f5fd"
+    "6007e74cd82e037b800186422fc2da167c747ef045e5d18a5f5d4300f8e1a0291c",
+    "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23",
+)"""
+
+
+def done_at_once(first: str, second: str, point: str) -> str:
+    """Run *first* in a thread, and *second* in another as soon as the module *point* is loading."""
+    return printed_by(
+        f"""
+import importlib, sys, threading
+from handclasp import accounts
+done = []
+barrier = threading.Barrier(2)
+def one():
+    barrier.wait()
+    {first}
+    done.append("one")
+def two():
+    barrier.wait()
+    while ones.is_alive() and {point!r} not in sys.modules:
+        ones.join(0.001)  # not a bare loop, which would take the other thread's time
+    {second}
+    done.append("two")
+ones, twos = threading.Thread(target=one), threading.Thread(target=two)
+ones.start()
+twos.start()
+ones.join()
+twos.join()
+assert {point!r} in sys.modules
+print(*sorted(done))
+"""
+    )
+
+
+# eth-account's modules import each other: a second thread that enters the circle elsewhere breaks both
+@pytest.mark.parametrize(
+    "point", ["sys", "handclasp.accounts.eip155", "eth_account", "eth_abi", "eth_keyfile"]
+)
+def test_preloading_and_verifying_at_the_same_time_both_succeed(point: str) -> None:
+    assert done_at_once("accounts.preload()", VERIFY, point) == "one two\n"
+
+
+@pytest.mark.parametrize("point", ["sys", "eth_account"])
+def test_verifying_while_the_application_imports_eth_account_succeeds(point: str) -> None:
+    assert done_at_once("importlib.import_module('eth_account')", VERIFY, point) == "one two\n"
+
+
+def test_what_is_loaded_already_is_not_loaded_again() -> None:
+    script = f"""{WATCH}
+seen = []
+changed = seen.append
+accounts.preload()
+before = len(seen), set(sys.modules)
+accounts.preload()
+print((len(seen), set(sys.modules)) == before, len(seen) > 0)
+"""
+    assert printed_by(script) == "True True\n"
 
 
 def test_every_public_name_is_there() -> None:

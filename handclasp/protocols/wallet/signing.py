@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from handclasp.accounts import LocalAccount
+from handclasp.accounts.typed_data import check_typed_data_untrusted
 from handclasp.errors import ProtocolViolation, RequestFailed
 
 from .sessions import INVALID_PARAMS, UNAUTHORIZED
@@ -58,15 +59,12 @@ def prepare_untrusted(
     address, data = (second, first) if _is_address(second) and not _is_address(first) else (first, second)
     _check_address(account, address)
     typed = _typed_data(data)
+    try:
+        check_typed_data_untrusted(typed)  # nobody is asked about what could not be signed as it is shown
+    except ProtocolViolation as exc:
+        raise RequestFailed(INVALID_PARAMS, str(exc)) from None
     shown = json.dumps(typed, indent=2, ensure_ascii=False)
-
-    def sign() -> str:
-        try:
-            return account.sign_typed_data(typed)
-        except ProtocolViolation as exc:
-            raise RequestFailed(INVALID_PARAMS, f"typed data: {exc}") from None
-
-    return SigningRequest(origin, chain, method, account.address, shown, sign)
+    return SigningRequest(origin, chain, method, account.address, shown, lambda: account.sign_typed_data(typed))
 
 
 def _two(params: object, method: str) -> tuple[object, object]:
