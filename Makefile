@@ -33,6 +33,7 @@ types: $(VENV)/.check
 	@$(BIN)/pyright
 
 bench: $(VENV)/.test ## print the figures as ratios and write benchmarks/results/
+	@$(BIN)/python -m benchmarks.startup
 	@$(BIN)/python -m benchmarks.pairing $(ARGS)
 
 # --- setting up ---
