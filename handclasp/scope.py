@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic, TypeAlias, TypeVar, TypeVarTuple, cast
 
 import trio
@@ -33,6 +33,16 @@ class Scope:
     def cancel(self) -> None:
         """End the block and every background task now."""
         self._nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def deadline(seconds: float, what: str) -> Generator[None]:
+    """The block has *seconds*; otherwise `DeadlineExceeded` says *what* took too long."""
+    try:
+        with trio.fail_after(seconds):
+            yield
+    except trio.TooSlowError:
+        raise DeadlineExceeded(f"{what} within {seconds:.0f} s") from None
 
 
 class Result(Generic[T]):

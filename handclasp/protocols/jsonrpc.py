@@ -10,8 +10,8 @@ import itertools
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import TypeAlias, cast
+from contextlib import aclosing, asynccontextmanager
+from typing import NoReturn, TypeAlias, cast
 
 import trio
 
@@ -37,6 +37,7 @@ MAX_MESSAGE = 1024 * 1024
 MAX_CONCURRENT = 64
 #: Seconds to wait for an answer unless told otherwise: a person reads, thinks and finds the phone.
 REQUEST_TIMEOUT = 300.0
+_LONGEST_ID = 128  # characters: an answer repeats the id, and has to fit into a message with it
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = (
     -32700,
@@ -68,16 +69,18 @@ class JsonRpcPeer:
     async def call(self, method: str, params: object, *, timeout: float = REQUEST_TIMEOUT) -> object:  # noqa: ASYNC109 - the deadline of the peer's answer
         """Send a request and wait for its result.
 
+        Cancelling leaves the conversation usable, unless half of the request was out: then it is over.
+
         Raises:
             RequestFailed: the peer answered with an error.
-            DeadlineExceeded: no answer within *timeout* seconds.
+            DeadlineExceeded: no answer within *timeout* seconds, or the peer did not take the request.
             ConnectionLost: the stream ended; the peer may or may not have acted.
         """
         number = next(self._ids)
         call = self._waiting[number] = _Call()
         try:
-            await self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
             with trio.fail_after(timeout):
+                await self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
                 await call.answered.wait()
         except trio.TooSlowError:
             raise DeadlineExceeded(f"no answer to {method} within {timeout:.0f} s") from None
@@ -100,11 +103,12 @@ class JsonRpcPeer:
     async def pump(self) -> None:
         """Read messages until the stream ends."""
         try:
-            async for message in _messages_untrusted(self._stream):
-                await self._take(message)
+            async with aclosing(_messages_untrusted(self._stream)) as messages:
+                async for message in messages:
+                    await self._take(message)
             self._why = ConnectionLost("the peer ended the stream")
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            self._why = ConnectionLost(f"the stream broke: {exc}")
+            self._why = self._why or ConnectionLost(f"the stream broke: {exc}")
         except PeerFault as exc:
             self._why = exc
             await self._stream.reset()
@@ -124,16 +128,16 @@ class JsonRpcPeer:
             self._take_answer(number, fields)
             return
         method = fields["method"]
-        if not isinstance(method, str) or not isinstance(number, int | str | None):
-            raise ProtocolViolation("a JSON-RPC request has no text as method, or an id of another type")
+        if not isinstance(method, str) or not _is_id(number):
+            raise ProtocolViolation("a JSON-RPC request has no text as method, or an impossible id")
         if self._answering >= MAX_CONCURRENT:
-            await self._answer_error(number, RequestFailed(LIMIT_EXCEEDED, "too many requests at once"))
+            await self._reply(number, _error(RequestFailed(LIMIT_EXCEEDED, "too many requests at once")))
             return
         self._answering += 1
         self._scope.start_soon(self._answer, number, method, fields.get("params"))
 
     def _take_answer(self, number: object, fields: dict[str, object]) -> None:
-        call = self._waiting.get(number) if isinstance(number, int) else None
+        call = self._waiting.get(number) if isinstance(number, int) and _is_id(number) else None
         if call is None:
             _log.debug("an answer came for no request, or too late")
         elif "error" in fields:
@@ -141,35 +145,37 @@ class JsonRpcPeer:
         else:
             call.finish(fields.get("result"))
 
-    async def _answer(self, number: int | str | None, method: str, params: object) -> None:
+    async def _answer(self, number: object, method: str, params: object) -> None:
+        try:
+            await self._reply(number, await self._outcome(method, params))
+        finally:
+            self._answering -= 1  # only now: answers that the peer does not take count, too
+
+    async def _outcome(self, method: str, params: object) -> dict[str, object]:
+        """What the handler makes of a request, as it stands in the answer."""
+        try:
+            return {"result": await self._handler(method, params)}
+        except RequestFailed as exc:
+            return _error(exc)
+        except Exception:  # noqa: BLE001 - the application's handler: its error must not end the conversation
+            _log.exception("the handler of %.100r failed", method)
+            return _error(RequestFailed(INTERNAL_ERROR, "internal error"))
+
+    async def _reply(self, number: object, outcome: dict[str, object]) -> None:
+        if number is None:  # a notification
+            return
         try:
             try:
-                result = await self._handler(method, params)
-            finally:
-                self._answering -= 1
-            if number is not None:
-                await self._send({"jsonrpc": "2.0", "id": number, "result": result})
-        except RequestFailed as exc:
-            await self._answer_error(number, exc)
+                await self._send({"jsonrpc": "2.0", "id": number, **outcome})
+            except (MisuseError, TypeError, ValueError, RecursionError):
+                _log.exception("the handler's answer is too long or cannot be written as JSON")
+                failed = RequestFailed(INTERNAL_ERROR, "internal error")
+                await self._send({"jsonrpc": "2.0", "id": number, **_error(failed)})
         except (ConnectionLost, trio.ClosedResourceError):
-            _log.debug("the peer left before its %s was answered", method)
-        except Exception:  # noqa: BLE001 - the application's handler: its error must not end the conversation
-            _log.exception("the handler of %s failed", method)
-            await self._answer_error(number, RequestFailed(INTERNAL_ERROR, "internal error"))
-
-    async def _answer_error(self, number: int | str | None, exc: RequestFailed) -> None:
-        if number is None:
-            return
-        error: dict[str, object] = {"code": exc.code, "message": exc.message}
-        if exc.data is not None:
-            error["data"] = exc.data
-        try:
-            await self._send({"jsonrpc": "2.0", "id": number, "error": error})
-        except (ConnectionLost, trio.ClosedResourceError):
-            _log.debug("the peer left before it was told of an error")
+            _log.debug("the peer left before it was answered")
 
     async def _send(self, message: Mapping[str, object]) -> None:
-        data = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+        data = _ENCODER.encode(message).encode()
         if len(data) > MAX_MESSAGE:
             raise MisuseError(f"a message has at most {MAX_MESSAGE} bytes, not {len(data)}")
         try:
@@ -179,11 +185,22 @@ class JsonRpcPeer:
         try:
             if self._why is not None:
                 raise ConnectionLost("the stream is over") from self._why
-            await self._stream.send_all(encode_uvarint(len(data)) + data)
-        except trio.BrokenResourceError as exc:
-            raise ConnectionLost("the stream broke") from exc
+            await trio.lowlevel.checkpoint_if_cancelled()  # the last moment at which that harms nothing
+            await self._send_whole(encode_uvarint(len(data)) + data)
         finally:
             self._sending.release()
+
+    async def _send_whole(self, data: bytes) -> None:
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError as exc:
+            raise ConnectionLost("the stream broke") from exc
+        except trio.Cancelled:
+            # Half of it may be out, and nothing can follow that.
+            self._why = ConnectionLost("a message was cut short")
+            with trio.CancelScope(shield=True):
+                await self._stream.reset()
+            raise
 
 
 class _Call:
@@ -228,7 +245,8 @@ async def _messages_untrusted(stream: Stream) -> AsyncGenerator[object]:
         buffer += data
         while (message := _cut_message_untrusted(buffer)) is not None:
             try:
-                value: object = json.loads(message)
+                # Decoded here: json would guess at UTF-16 and let surrogates through.
+                value: object = _DECODER.decode(message.decode())
             except (ValueError, RecursionError):
                 raise ProtocolViolation("a JSON-RPC message is not JSON") from None
             yield value
@@ -246,6 +264,29 @@ def _cut_message_untrusted(buffer: bytearray) -> bytes | None:
     message = bytes(buffer[start : start + length])
     del buffer[: start + length]
     return message
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+# In ASCII: texts that came from a peer may hold lone surrogates, which UTF-8 cannot.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
+def _is_id(number: object) -> bool:
+    """Whether *number* can be the id of a request: a number, a short text, or None in a notification."""
+    if isinstance(number, str):
+        return len(number) <= _LONGEST_ID
+    return number is None or (isinstance(number, int) and not isinstance(number, bool))
+
+
+def _error(exc: RequestFailed) -> dict[str, object]:
+    error: dict[str, object] = {"code": exc.code, "message": exc.message}
+    if exc.data is not None:
+        error["data"] = exc.data
+    return {"error": error}
 
 
 def _error_untrusted(error: object) -> RequestFailed:

@@ -272,7 +272,7 @@ class Hub:
         self._send(receiver, message)
 
     def _leave(self, seat: Seat, now: float) -> None:
-        mailbox, seat.mailbox = seat.mailbox, None
+        mailbox = seat.mailbox
         if mailbox is not None:
             mailbox.parties[seat.role].connection = None
             self._timetable.add(GONE[seat.role], mailbox, now + self._settings.grace)

@@ -22,13 +22,14 @@ from handclasp.protobuf import decode_fields_untrusted, encode_field, last_bytes
 
 __all__ = ["MAX_MESSAGE", "CipherState", "Handshake", "Secured"]
 
-#: Bytes of the longest message (Noise §3), and of the longest text sealed in one.
+#: Bytes of the longest message (Noise §3), its tag and all.
 MAX_MESSAGE = 65_535
 _TAG = 16
 _KEY = 32
 _NAME = b"Noise_XX_25519_ChaChaPoly_SHA256"
 _SIGNATURE_PREFIX = b"noise-libp2p-static-key:"
 _PATTERN = (("e",), ("e", "ee", "s", "es"), ("s", "se"))  # -> e   <- e, ee, s, es   -> s, se
+_FAILED = len(_PATTERN) + 1
 _EARLY_DATA = 15
 
 
@@ -49,8 +50,10 @@ class CipherState:
         """Decrypt the next message; a failure does not use up its number.
 
         Raises:
-            HandshakeFailed: altered, repeated, out of order, or not from the peer.
+            HandshakeFailed: altered, repeated, out of order, too long, or not from the peer.
         """
+        if len(sealed) > MAX_MESSAGE:
+            raise HandshakeFailed(f"a sealed message is longer than {MAX_MESSAGE} bytes")
         try:
             text = self._cipher.decrypt(self._nonce(), sealed, associated)
         except (InvalidTag, ValueError):
@@ -129,13 +132,18 @@ class Handshake:
         Raises:
             HandshakeFailed: it does not verify, or comes out of turn.
         """
-        if self.may_write or self._turn >= len(_PATTERN):
+        in_turn, turn = not self.may_write and self._turn < len(_PATTERN), self._turn
+        self._turn = _FAILED  # until it turns out well
+        if not in_turn:
             raise HandshakeFailed("a handshake message came out of turn")
+        if len(message) > MAX_MESSAGE:
+            raise HandshakeFailed(f"a handshake message is longer than {MAX_MESSAGE} bytes")
         rest = message
-        for token in _PATTERN[self._turn]:
+        for token in _PATTERN[turn]:
             if token == "e":  # noqa: S105
                 public, rest = _cut(rest, _KEY)
                 self._their_ephemeral = X25519PublicKey.from_public_bytes(public)
+                _exchange(self._ephemeral, self._their_ephemeral)  # refuse it now, not when we answer
                 self._mix_hash(public)
             elif token == "s":  # noqa: S105
                 sealed, rest = _cut(rest, _KEY + _TAG)
@@ -145,12 +153,14 @@ class Handshake:
             else:
                 self._mix_dh(token)
         payload = self._decrypt_and_hash_untrusted(rest)
-        self._turn += 1
-        if self._their_static is None:
-            if payload:
-                raise HandshakeFailed("the first handshake message carries a payload")
-            return b""
-        return self._check_payload_untrusted(payload, self._their_static)
+        if self._their_static is not None:
+            early_data = self._check_payload_untrusted(payload, self._their_static)
+        elif payload:
+            raise HandshakeFailed("the first handshake message carries a payload")
+        else:
+            early_data = b""
+        self._turn = turn + 1
+        return early_data
 
     @property
     def peer(self) -> PeerId | None:
@@ -201,11 +211,7 @@ class Handshake:
         private = self._ephemeral if ours == "e" else self._static
         public = self._their_ephemeral if theirs == "e" else self._their_static
         assert public is not None  # noqa: S101 - the pattern sends every key before it is used
-        try:
-            shared = private.exchange(public)
-        except ValueError:  # a small-order point: the all-zero result (RFC 7748 §6.1)
-            raise HandshakeFailed("the peer's handshake key is degenerate") from None
-        self._chaining_key, key = _hkdf(self._chaining_key, shared)
+        self._chaining_key, key = _hkdf(self._chaining_key, _exchange(private, public))
         self._cipher = CipherState(key)
 
     def _encrypt_and_hash(self, text: bytes) -> bytes:
@@ -217,6 +223,13 @@ class Handshake:
         text = sealed if self._cipher is None else self._cipher.open_untrusted(sealed, self._hash)
         self._mix_hash(sealed)
         return text
+
+
+def _exchange(private: X25519PrivateKey, public: X25519PublicKey) -> bytes:
+    try:
+        return private.exchange(public)
+    except ValueError:  # a small-order point: the all-zero result (RFC 7748 §6.1)
+        raise HandshakeFailed("the peer's handshake key is degenerate") from None
 
 
 def _hkdf(chaining_key: bytes, material: bytes) -> tuple[bytes, bytes]:

@@ -23,6 +23,7 @@ __all__ = ["SigningRequest", "prepare_untrusted"]
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
+_JOINERS = "\u200c\u200d"  # not printable by themselves; emoji and some scripts need them
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,8 @@ def prepare_untrusted(
         data, address = (second, first) if _is_address(first) and not _is_address(second) else (first, second)
         _check_address(account, address)
         message = _message(data)
-        shown = message if isinstance(message, str) else "0x" + message.hex()
         return SigningRequest(
-            origin, chain, method, account.address, shown, lambda: account.sign_message(message)
+            origin, chain, method, account.address, _shown(message), lambda: account.sign_message(message)
         )
     address, data = (second, first) if _is_address(second) and not _is_address(first) else (first, second)
     _check_address(account, address)
@@ -63,8 +63,10 @@ def prepare_untrusted(
         check_typed_data_untrusted(typed)  # nobody is asked about what could not be signed as it is shown
     except ProtocolViolation as exc:
         raise RequestFailed(INVALID_PARAMS, str(exc)) from None
-    shown = json.dumps(typed, indent=2, ensure_ascii=False)
-    return SigningRequest(origin, chain, method, account.address, shown, lambda: account.sign_typed_data(typed))
+    shown = "".join(map(_escaped, json.dumps(typed, indent=2, ensure_ascii=False)))
+    return SigningRequest(
+        origin, chain, method, account.address, shown, lambda: account.sign_typed_data(typed)
+    )
 
 
 def _two(params: object, method: str) -> tuple[object, object]:
@@ -85,18 +87,37 @@ def _check_address(account: LocalAccount, address: object) -> None:
         raise RequestFailed(UNAUTHORIZED, "the wallet was asked to sign for an account that it did not grant")
 
 
-def _message(data: object) -> str | bytes:
-    """The message of ``personal_sign``: hex is bytes (text when it is UTF-8), anything else is text."""
+def _message(data: object) -> bytes:
+    """The message of ``personal_sign``: hex is bytes, anything else is text."""
     if not isinstance(data, str):
         raise RequestFailed(INVALID_PARAMS, "personal_sign: the message is not a text")
-    if not _HEX.fullmatch(data):
-        return data
-    raw = bytes.fromhex(data[2:])
+    if _HEX.fullmatch(data):
+        return bytes.fromhex(data[2:])
     try:
-        text = raw.decode()
+        return data.encode()
+    except UnicodeEncodeError:  # a lone surrogate: JSON can carry one
+        raise RequestFailed(INVALID_PARAMS, "personal_sign: the message is not valid Unicode") from None
+
+
+def _shown(message: bytes) -> str:
+    """The text, or hexadecimal digits when it is none or would show as something else than it is."""
+    try:
+        text = message.decode()
     except UnicodeDecodeError:
-        return raw
-    return text if text.isprintable() or "\n" in text else raw
+        return "0x" + message.hex()
+    return text if all(map(_is_harmless, text)) else "0x" + message.hex()
+
+
+def _is_harmless(c: str) -> bool:
+    # Control characters and those that turn the direction of writing can hide or replace what a person reads.
+    return c.isprintable() or c in _JOINERS or c in "\n\t"
+
+
+def _escaped(c: str) -> str:
+    """One character of JSON text, escaped in JSON's own way if need be."""
+    if _is_harmless(c):
+        return c
+    return f"\\u{ord(c):04x}" if ord(c) <= 0xFFFF else json.dumps(c)[1:-1]  # noqa: PLR2004 - one UTF-16 unit
 
 
 def _typed_data(data: object) -> dict[str, object]:

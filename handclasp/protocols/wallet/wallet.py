@@ -15,7 +15,7 @@ from handclasp.errors import InvitationRefused, LinkRefused, RequestFailed
 from handclasp.identity import PeerId
 from handclasp.node import Node
 from handclasp.protocols.jsonrpc import METHOD_NOT_FOUND, open_jsonrpc
-from handclasp.scope import Result, open_scope
+from handclasp.scope import Result, deadline, open_scope
 
 from .link import DECLINED, Pairing, check_verdict_untrusted, sign_link
 from .sequence import Observer, Step, watch
@@ -38,6 +38,7 @@ __all__ = ["PROTOCOL", "Approver", "LinkRequest", "Proposal", "Wallet"]
 
 #: The protocol id of the wallet protocol (docs/protocols/wallet.md).
 PROTOCOL = "/handclasp/wallet/1.0.0"
+_HANDSHAKE_TIMEOUT = 30.0  # seconds; a website is a program, it answers at once
 _CONNECT_TIMEOUT = 30.0  # seconds; the person may have agreed long after both descriptions were there
 
 
@@ -125,6 +126,7 @@ class Wallet:
             WrongPeer, HandshakeFailed, FingerprintMismatch: somebody interfered.
             LinkRefused: the person or the website said no; the field says why.
             ConnectionLost: there is no direct path.
+            DeadlineExceeded: the website, or a service in between, keeps silent.
             PeerLeft, ServiceRefused, ServiceUnavailable: the pairing ended early.
         """
         if invitation.expires <= time.time():
@@ -151,7 +153,8 @@ class Wallet:
     async def _prove(self, session: MailboxSession, observe: Observer) -> None:
         invitation = session.invitation
         # Only after the handshake is the website known to be the one in the QR code.
-        handshake_hash = await session.handshake_hash()
+        with deadline(_HANDSHAKE_TIMEOUT, "the website did not answer the handshake"):
+            handshake_hash = await session.handshake_hash()
         request = LinkRequest(invitation.origin, invitation.service, session.peer, self.account)
         if not await self._approver.approve_link(request):
             await session.send_link(DECLINED)
@@ -164,7 +167,8 @@ class Wallet:
         try:
             await session.post_link(link)
             observe(Step.LINK_POSTED)
-            check_verdict_untrusted(await session.receive_link())
+            with deadline(_HANDSHAKE_TIMEOUT, "the website did not answer the link"):
+                check_verdict_untrusted(await session.receive_link())
         except BaseException:
             del self._websites[session.peer]
             raise

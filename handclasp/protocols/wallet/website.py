@@ -16,7 +16,7 @@ from handclasp.errors import LinkRefused, MisuseError, ProtocolViolation, Reques
 from handclasp.identity import PeerId
 from handclasp.node import Node
 from handclasp.protocols.jsonrpc import INTERNAL_ERROR, JsonRpcPeer, open_jsonrpc
-from handclasp.scope import Result, open_scope
+from handclasp.scope import Result, deadline, open_scope
 
 from .link import Pairing, verdict, verify_link_untrusted
 from .sequence import Observer, Step, watch
@@ -25,6 +25,7 @@ from .wallet import PROTOCOL
 
 __all__ = ["LinkedWallet", "PendingLink", "RemoteWallet", "invite", "open_wallet"]
 
+_DECISION_TIMEOUT = 300.0  # seconds from the scan; as long as the service keeps a claimed mailbox
 _CONNECT_TIMEOUT = 30.0  # seconds from the verified link; usually the connection was there before it
 
 
@@ -69,14 +70,14 @@ class PendingLink:
             WrongPeer, HandshakeFailed, FingerprintMismatch: somebody interfered.
             ConnectionLost: there is no direct path.
             PeerLeft: the wallet disconnected in the middle.
-            DeadlineExceeded: nobody took the invitation before it expired.
+            DeadlineExceeded: nobody took the invitation before it expired, or the wallet keeps silent.
             ServiceRefused: the service ended the pairing; the code says why.
             ServiceUnavailable: the service went away.
         """
         await self._session.wait_scanned()
-        account = await self._verify(await self._session.receive_link())
-        connection = await self._connected.get(within=_CONNECT_TIMEOUT)
-        return LinkedWallet(account, connection)
+        with deadline(_DECISION_TIMEOUT, "the wallet did not link"):
+            account = await self._verify(await self._session.receive_link())
+        return LinkedWallet(account, await self._connected.get(within=_CONNECT_TIMEOUT))
 
     async def _verify(self, link: bytes) -> AccountId:
         self._observe(Step.LINK_RECEIVED)

@@ -13,10 +13,11 @@ import aiortc
 import aiortc.sdp
 import ifaddr
 import trio
+from aiortc.rtcicetransport import connection_kwargs
 
 from handclasp.errors import ConfigurationError, ConnectionLost, ProtocolViolation
 
-from .aiortc_internals import IceConnection, SctpTransport, remote_certificate_digest
+from .aiortc_internals import IceConnection, QuietPeerConnection, SctpTransport, remote_certificate_digest
 from .engine import Candidate, DataChannel, Engine, EngineSession, Fingerprints, IceServer, PeerConnection
 from .loop import InlineLoop, open_inline_loop
 
@@ -59,8 +60,9 @@ class _Session(EngineSession):
         self._policy = aiortc.RTCIceTransportPolicy.RELAY if relay_only else aiortc.RTCIceTransportPolicy.ALL
 
     async def create_peer(self, ice_servers: Sequence[IceServer]) -> PeerConnection:
+        servers = [aiortc.RTCIceServer(s.url, s.username, s.credential) for s in ice_servers]
         try:
-            servers = [aiortc.RTCIceServer(s.url, s.username, s.credential) for s in ice_servers]
+            connection_kwargs(servers)  # where aiortc reads the URLs; by itself it does so later, on its loop
         except ValueError as exc:
             raise ConfigurationError(f"ice_servers: {exc}") from None
         # Always explicit, even when empty: aiortc's default is a public STUN server.
@@ -68,7 +70,7 @@ class _Session(EngineSession):
         addresses = self._addresses if self._addresses is not None else local_addresses()
 
         async def create() -> _Peer:
-            return _Peer(self._loop, aiortc.RTCPeerConnection(configuration), addresses, self._gather_timeout)
+            return _Peer(self._loop, QuietPeerConnection(configuration), addresses, self._gather_timeout)
 
         return await self._loop.run(create)
 

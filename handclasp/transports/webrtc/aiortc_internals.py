@@ -6,12 +6,13 @@ pinned to a minor release in pyproject.toml for the same reason.
 """
 
 # The point of this module is to use what is private, of packages that carry few types.
-# ruff: noqa: SLF001
+# ruff: noqa: SLF001, N802
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import asyncio
 import random
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,12 +31,43 @@ CONSENT_INTERVAL = 1.5
 CONSENT_LOST = 7.5
 
 _DATAGRAM = 2048  # bytes; no path carries more in one piece
+_LAST_STUN_BYTE = 3  # RFC 7983 §7: what STUN begins with at most; DTLS begins with 20 to 63
 
 #: Seconds that the first of two packets waits for its acknowledgement.
 SACK_DELAY = 0.02
 
+_STREAM_IDS = (
+    65_534  # RFC 8832 §6: 65,535 is reserved; an even number, so that counting in twos keeps odd and even
+)
+
 #: Bytes of received messages that may wait unread in one connection. aiortc announces 1 MiB, too.
 RECEIVE_WINDOW = 1024 * 1024
+
+
+class QuietPeerConnection(aiortc.RTCPeerConnection):
+    """aiortc's peer connection without its log, which would hold every SDP (candidates, passwords)."""
+
+    def _RTCPeerConnection__log_debug(self, msg: str, *args: object) -> None: ...
+
+
+class StunProtocol(aioice.ice.StunProtocol):
+    """aioice's socket, deaf to strangers, and without its log of addresses and credentials.
+
+    aioice hands whatever is not STUN to DTLS, no matter who sent it, and some malformed STUN breaks its
+    parser: one empty datagram from anybody ended the connection, a flood of ClientHellos prevented it.
+    """
+
+    def datagram_received(self, data: Any, addr: tuple[Any, ...]) -> None:
+        """Pass on STUN, which authenticates itself, and what comes from where STUN has led us."""
+        connection: Any = self.receiver
+        if not data or (data[0] > _LAST_STUN_BYTE and not connection.knows((addr[0], addr[1]))):
+            return
+        try:
+            super().datagram_received(data, addr)
+        except struct.error:
+            return
+
+    def _StunProtocol__log_debug(self, msg: str, *args: object) -> None: ...
 
 
 class IceConnection(aioice.Connection):
@@ -44,6 +76,7 @@ class IceConnection(aioice.Connection):
     - It binds to chosen addresses only (aioice takes every interface but loopback).
     - Waiting for STUN and TURN is bounded (aioice waits 5 s when one cannot be reached).
     - Connectivity checks end when none is left to start (aioice sleeps 20 ms first).
+    - Datagrams of strangers do not reach DTLS, and candidates do not reach the log.
     - A lost path is noticed within `CONSENT_LOST` seconds (aioice needs about 30).
     """
 
@@ -70,8 +103,16 @@ class IceConnection(aioice.Connection):
     ) -> list[aioice.Candidate]:
         """Gather on our addresses, for our time; with the relay policy *addresses* is empty and stays so."""
         chosen = list(self._addresses) if addresses or not self._relay_only else []
-        candidates = await super().get_component_candidates(component, chosen, timeout=self._gather_timeout)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        gathering = asyncio.ensure_future(
+            super().get_component_candidates(component, chosen, timeout=self._gather_timeout)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        )
+        try:
+            candidates = await asyncio.shield(gathering)
+        except asyncio.CancelledError:
+            await gathering  # stopped half way it forgets its sockets and leaves its requests running
+            raise
         for protocol in self._protocols:
+            protocol.__class__ = StunProtocol
             # asyncio makes room for 256 KiB before each datagram; ours have at most one MTU.
             protocol.transport.max_size = _DATAGRAM  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
         return candidates
@@ -79,6 +120,12 @@ class IceConnection(aioice.Connection):
     @property
     def _relay_only(self) -> bool:
         return self._transport_policy is aioice.ice.TransportPolicy.RELAY
+
+    def knows(self, address: tuple[str, int]) -> bool:
+        """Whether ICE tries this remote address, or heard an authenticated request from it."""
+        return any(pair.remote_addr == address for pair in self._check_list) or any(
+            source[:2] == address for _, source, _ in self._early_checks
+        )
 
     def _check_periodic(self) -> bool:
         return super()._check_periodic() and (
@@ -90,6 +137,8 @@ class IceConnection(aioice.Connection):
         loop = asyncio.get_running_loop()
         heard = loop.time()
         while loop.time() - heard < CONSENT_LOST:
+            if self._closing:
+                return  # closed in the moment in which the checks succeeded: aioice asks all the same
             await asyncio.sleep(CONSENT_INTERVAL * random.uniform(0.8, 1.2))  # noqa: S311 - RFC 7675 §5.1
             for pair in list(self._nominated.values()):
                 request = self.build_request(pair, nominate=False)
@@ -112,6 +161,9 @@ class IceConnection(aioice.Connection):
         local, remote = pair.local_candidate, pair.remote_candidate
         return Candidate(local.type, *pair.local_addr), Candidate(remote.type, *pair.remote_addr)
 
+    def _Connection__log_info(self, msg: str, *args: object) -> None:
+        """Silent: aioice would log every candidate."""
+
 
 _UNSTARTED = (aioice.ice.CandidatePair.State.WAITING, aioice.ice.CandidatePair.State.FROZEN)
 
@@ -128,8 +180,13 @@ class SctpTransport(aiortc.RTCSctpTransport):
     aiortc acknowledges every packet at once, before the application sees what is in it. Here
     every second packet is, or the first one after `SACK_DELAY` (RFC 9260 §6.2 allows 0.2 s):
     half the datagrams, and a message that gets an answer does not wait for its acknowledgement.
+
+    aiortc uses a stream id again the moment it is free, and ends the connection when an id is used again
+    before the end of the last use was acknowledged, which one lost datagram is enough for. Here ids are
+    used in turn, and a peer that is too early is not heard until it repeats itself.
     """
 
+    _next_id: int
     _peer_window: int
     _window_closed: bool
     _sack_timer: asyncio.TimerHandle | None
@@ -148,6 +205,19 @@ class SctpTransport(aiortc.RTCSctpTransport):
         adopted: SctpTransport = association
         return adopted
 
+    @property
+    def _data_channel_id(self) -> int | None:
+        """The id for the next channel that is opened here; aiortc reads it once for each."""
+        id_ = self._next_id
+        while id_ in self._data_channels:
+            id_ = (id_ + 2) % _STREAM_IDS
+        self._next_id = (id_ + 2) % _STREAM_IDS
+        return id_
+
+    @_data_channel_id.setter
+    def _data_channel_id(self, first: int | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._next_id = first or 0
+
     def received(self, size: int) -> None:
         """Count a message that was handed out as unread."""
         self._advertised_rwnd -= size
@@ -165,7 +235,12 @@ class SctpTransport(aiortc.RTCSctpTransport):
         beyond_window = self._advertised_rwnd <= 0 and chunk.tsn != sctp.tsn_plus_one(
             self._last_received_tsn or 0
         )
-        if beyond_window or self._advertised_rwnd < -sctp.USERDATA_MAX_LENGTH * 16:
+        too_early = (
+            chunk.protocol == sctp.WEBRTC_DCEP
+            and chunk.user_data[:1] == bytes([sctp.DATA_CHANNEL_OPEN])
+            and chunk.stream_id in self._data_channel_inbound_reset
+        )
+        if too_early or beyond_window or self._advertised_rwnd < -sctp.USERDATA_MAX_LENGTH * 16:
             self._sack_needed = True
             return
         await super()._receive_data_chunk(chunk)

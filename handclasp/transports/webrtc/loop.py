@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import selectors
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence, Sized
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence, Sized
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -37,6 +37,8 @@ class InlineLoop:
     def __init__(self, loop: _Loop) -> None:
         self._loop = loop
         self._running = False
+        self._parked = False
+        self._drivers: dict[object, trio.CancelScope] = {}
         self._alarm = trio.CancelScope()  # of `watch_timers`; ends when the next timer is due
 
     def post(self, call: Callable[[], object]) -> None:
@@ -85,9 +87,14 @@ class InlineLoop:
     def finish(self) -> None:
         """Cancel what still runs on the loop, wait for it, and close the loop."""
         self._running = True
-        self._loop.run_until_complete(_cancel_everything())
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+        outer = asyncio._get_running_loop()  # noqa: SLF001 - trio may itself be a guest of asyncio
+        asyncio._set_running_loop(None)  # noqa: SLF001
+        try:
+            self._loop.run_until_complete(_cancel_everything())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        finally:
+            asyncio._set_running_loop(outer)  # noqa: SLF001
+            self._loop.close()
 
     def turn(self) -> None:
         """Let the loop work until it has nothing to do at once, or for `_ROUNDS` rounds."""
@@ -102,6 +109,21 @@ class InlineLoop:
         alarm = trio.current_time() + self._loop.idle_time()
         if alarm < self._alarm.deadline:  # noqa: PLR1730 - the setter does work each time
             self._alarm.deadline = alarm
+
+    async def drive(self, watch: Callable[[], Awaitable[None]]) -> None:
+        """Keep *watch* going until `park`, even when all around it is cancelled.
+
+        Whoever is cancelled closes its connections first, and needs the loop for that.
+        """
+        with trio.CancelScope(shield=True) as self._drivers[watch]:
+            if not self._parked:
+                await watch()
+
+    def park(self) -> None:
+        """End `drive`: nobody uses the loop any more."""
+        self._parked = True
+        for driver in self._drivers.values():
+            driver.cancel()
 
     async def watch_sockets(self) -> None:
         """Take a turn whenever a datagram arrives."""
@@ -175,9 +197,12 @@ async def open_inline_loop() -> AsyncGenerator[InlineLoop]:
     inline = InlineLoop(_Loop())
     try:
         async with open_scope() as scope:
-            scope.start_soon(inline.watch_sockets)
-            scope.start_soon(inline.watch_timers)
-            yield inline
+            scope.start_soon(inline.drive, inline.watch_sockets)
+            scope.start_soon(inline.drive, inline.watch_timers)
+            try:
+                yield inline
+            finally:
+                inline.park()
     finally:
         inline.finish()
 

@@ -45,7 +45,7 @@ class SignalingMessage:
         """Parse one message.
 
         Raises:
-            ProtocolViolation: malformed, too long, or media besides one data channel section.
+            ProtocolViolation: malformed, too long, media besides one data channel section, or no fingerprint.
         """
         fields = decode_fields_untrusted(message)
         number = last_int(fields, 1) or 0  # proto3: a missing type is the first one, SDP_OFFER
@@ -85,3 +85,6 @@ def _check_sdp_untrusted(text: str) -> None:
     # Media sections would make the engine set up codecs for a stranger.
     if len(media) != 1 or not media[0].startswith("m=application "):
         raise ProtocolViolation("the SDP must have exactly one section, m=application")
+    # Without one the engine would try in vain until its deadline.
+    if "\na=fingerprint:sha-256 " not in text.lower():
+        raise ProtocolViolation("the SDP has no SHA-256 fingerprint")

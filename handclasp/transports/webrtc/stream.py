@@ -73,8 +73,9 @@ class DataChannelStream(Stream):
         with self._only_sender():
             await trio.lowlevel.checkpoint()
             self._check_writable(eof=False)
-            while self._channel.buffered >= SEND_WINDOW and self._broken is None and not self._closed:
+            while self._channel.buffered >= SEND_WINDOW:
                 await self._wait_for_room()
+                self._check_writable(eof=False)
 
     async def send_eof(self) -> None:
         """Say that nothing more will be sent; reading goes on."""
@@ -139,6 +140,9 @@ class DataChannelStream(Stream):
         return data
 
     def _received(self, message: bytes) -> None:
+        if self._broken is not None:  # a peer that goes on after a reset must not fill the frame reader
+            self._channel.consumed(len(message))
+            return
         kept = 0
         try:
             for flag, data in self._frames.receive_untrusted(message):

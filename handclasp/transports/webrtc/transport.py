@@ -30,6 +30,7 @@ from handclasp.errors import (
     InvalidAddress,
     PeerUnreachable,
     ProtocolViolation,
+    WrongPeer,
 )
 from handclasp.identity import PeerId
 from handclasp.scope import open_scope
@@ -43,6 +44,8 @@ _log = logging.getLogger(__name__)
 #: Seconds from having both descriptions until the connection must be confirmed. ICE over TURN/TLS on a
 #: slow mobile network takes 3 to 8.
 CONNECT_TIMEOUT = 20.0
+#: Seconds for the whole of a dial, or of an inbound one: gathering and the peer's description come before that.
+DIAL_TIMEOUT = 30.0
 _INIT = "init"  # the channel that the offerer opens so that the offer has a data channel section
 _CONFIRMATION_LENGTH = 32
 
@@ -91,9 +94,15 @@ class WebRTCTransport(Transport):
         for signaling in self._signaling:
             try:
                 async with await signaling.open_channel(peer) as channel:
-                    return await self.upgrade(channel)
+                    with _deadline(DIAL_TIMEOUT):
+                        connection = await self.upgrade(channel)
             except (PeerUnreachable, ConnectionLost) as exc:
                 failure = exc
+                continue
+            if connection.peer != peer:
+                await connection.aclose()
+                raise WrongPeer(f"{connection.peer} answered in the place of {peer}")
+            return connection
         raise PeerUnreachable(f"{peer} could not be reached over WebRTC") from failure
 
     def listen(self) -> AbstractAsyncContextManager[Listener]:
@@ -137,7 +146,7 @@ class _Attempt:
         self._watch(init)
         await self._send(Kind.SDP_OFFER, await self._peer_connection.create_offer())
         answer = await self._receive_description(Kind.SDP_ANSWER)
-        with _connect_deadline():
+        with _deadline(CONNECT_TIMEOUT):
             self._connection = self._new_connection()
             await self._peer_connection.accept_answer(answer)
             await self._finish(offers=True)
@@ -146,7 +155,7 @@ class _Attempt:
 
     async def answer(self) -> WebRTCConnection:
         offer = await self._receive_description(Kind.SDP_OFFER)
-        with _connect_deadline():
+        with _deadline(CONNECT_TIMEOUT):
             self._connection = self._new_connection()
             await self._send(Kind.SDP_ANSWER, await self._peer_connection.create_answer(offer))
             await self._finish(offers=False)
@@ -245,13 +254,13 @@ def _confirmation(key: bytes, offerer: bytes, answerer: bytes, *, by_offerer: bo
 
 
 @contextmanager
-def _connect_deadline() -> Generator[None]:
+def _deadline(seconds: float) -> Generator[None]:
     try:
-        with trio.fail_after(CONNECT_TIMEOUT):
+        with trio.fail_after(seconds):
             yield
     except trio.TooSlowError:
         raise ConnectionLost(
-            f"no direct connection within {CONNECT_TIMEOUT:.0f} s: a firewall may block UDP; a TURN server would help"
+            f"no direct connection within {seconds:.0f} s: a firewall may block UDP; a TURN server would help"
         ) from None
 
 
@@ -280,22 +289,28 @@ async def _open_listener(
     async def accept_one(channel: SignalingChannel) -> None:
         async with channel:
             try:
-                connection = await upgrade(channel)
+                with _deadline(DIAL_TIMEOUT):
+                    connection = await upgrade(channel)
             except HandclaspError as exc:
                 _log.info("an inbound WebRTC connection failed: %s", exc)
                 return
         try:
             await found.send(connection)
+        except trio.BrokenResourceError:  # the listener was closed meanwhile
+            await connection.aclose()
         except BaseException:
             await connection.aclose()
             raise
 
-    async def accept_from(source: Signaling) -> None:
+    async def accept_from(
+        source: Signaling, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         async with source.incoming() as channels, trio.open_nursery() as nursery:
+            task_status.started()
             async for channel in channels:
                 nursery.start_soon(accept_one, channel)
 
     async with open_scope() as scope, _WebRTCListener(connections) as listener:
         for source in signaling:
-            scope.start_soon(accept_from, source)
+            await scope.start(accept_from, source)
         yield listener
