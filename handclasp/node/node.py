@@ -142,13 +142,13 @@ class Node:
         raise InvalidAddress(f"no transport of this node can dial {address}")
 
     async def _find(self, peer: PeerId) -> list[str]:
-        """The addresses of the first record that any backend has for *peer*."""
+        """The addresses in the first record that any backend has for *peer* and that holds some."""
         found: list[str] = []
 
         async def look(backend: Discovery) -> None:
             async with backend.find(str(peer)) as records:
                 async for record in records:
-                    if record.peer == peer:
+                    if record.peer == peer and record.addresses:
                         found.extend(record.addresses)
                         nursery.cancel_scope.cancel()
                         return

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, cast
+from urllib.parse import SplitResult, urlsplit
 
 import trio
 
@@ -264,28 +265,39 @@ async def _open_socket(service: str, http: _Http) -> AsyncGenerator[Mailbox]:
     """Connect the WebSocket and read from it while the block runs."""
     import trio_websocket
 
-    connecting = trio_websocket.open_websocket_url(
-        f"{service}/ws",
-        max_message_size=_LONGEST_FRAME,
-        connect_timeout=TIMEOUT,
-        disconnect_timeout=_CLOSE_TIMEOUT,
-    )
-    async with AsyncExitStack() as stack:
-        try:
-            socket = await stack.enter_async_context(connecting)
-        except (OSError, trio_websocket.HandshakeError) as exc:
-            raise ServiceUnavailable(
-                f"the signaling service at {service} cannot be reached: {exc.__cause__ or exc}"
-            ) from exc
-        scope = await stack.enter_async_context(open_scope())
-        mailbox = Mailbox(socket, http)
-        scope.start_soon(mailbox.pump)
-        try:
-            yield mailbox
-        finally:
-            with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
-                await mailbox.close()
-                await socket.aclose()
+    url = urlsplit(service)
+    connecting = True
+    try:
+        # Our own stream: trio-websocket leaves its own open when it is cancelled after the server's farewell.
+        async with await _connect(url) as stream, open_scope() as scope:
+            with _deadline("the signaling service did not answer"):
+                socket = await trio_websocket.wrap_client_stream(
+                    scope.nursery, stream, url.netloc, f"{url.path}/ws", max_message_size=_LONGEST_FRAME
+                )
+            connecting = False
+            mailbox = Mailbox(socket, http)
+            scope.start_soon(mailbox.pump)
+            try:
+                yield mailbox
+            finally:
+                with trio.move_on_after(_CLOSE_TIMEOUT) as closing:
+                    closing.shield = True
+                    await mailbox.close()
+                    await socket.aclose()
+    except (OSError, trio_websocket.HandshakeError) as exc:
+        if not connecting:
+            raise
+        why = str(exc) or "it does not speak WebSocket there"
+        raise ServiceUnavailable(f"the signaling service at {service} cannot be reached: {why}") from exc
+
+
+async def _connect(url: SplitResult) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    host, secure = url.hostname or "", url.scheme == "wss"
+    port = url.port or (443 if secure else 80)
+    with _deadline("the signaling service did not answer"):
+        if secure:
+            return await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True)
+        return await trio.open_tcp_stream(host, port)
 
 
 class _Http:
@@ -307,26 +319,52 @@ class _Http:
                 timeout=TIMEOUT, verify=self._base.startswith("https:"), trust_env=False
             )
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        body = b"" if content is None else json.dumps(content).encode()
+        if body:
+            headers["Content-Type"] = "application/json"
+        request = self._client.build_request(method, self._base + path, headers=headers, content=body)
+        request.stream = _one_piece(body)
         try:
-            response = await self._client.request(method, self._base + path, headers=headers, json=content)
+            response = await self._client.send(request)
         except httpx.HTTPError as exc:
             raise ServiceUnavailable(
                 f"the signaling service at {self._base} cannot be reached: {exc}"
             ) from exc
         try:
-            body = _object_untrusted(response.text)
+            answer = _object_untrusted(response.text)
         except ProtocolViolation as exc:
             raise ServiceRefused(
                 "malformed", f"the service answered {method} {path.partition('?')[0]} with {exc}"
             ) from None
         if response.status_code >= 400:  # noqa: PLR2004 - HTTP's classes of status
-            raise ServiceRefused(_short(body.get("error")), _short(body.get("detail")))
-        return body
+            raise ServiceRefused(_short(answer.get("error")), _short(answer.get("detail")))
+        return answer
 
     async def aclose(self) -> None:
         """Close the connection, if there is one."""
         if self._client is not None:
             await self._client.aclose()
+
+
+def _one_piece(body: bytes) -> httpx.AsyncByteStream:
+    """A request's body. httpx's own is an async generator, which a cancelled request leaves half run."""
+    import httpx
+
+    class Body(httpx.AsyncByteStream):
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return _Once(body)
+
+    return Body()
+
+
+class _Once(AsyncIterator[bytes]):
+    def __init__(self, body: bytes) -> None:
+        self._rest = [body] if body else []
+
+    async def __anext__(self) -> bytes:
+        if not self._rest:
+            raise StopAsyncIteration
+        return self._rest.pop()
 
 
 @asynccontextmanager

@@ -61,7 +61,7 @@ def webrtc(*, engine: Engine | None = None, ice_servers: Sequence[IceServer] = (
     @asynccontextmanager
     async def open_transport(context: Context) -> AsyncGenerator[Transport]:
         async with (engine or _default_engine()).open() as session:
-            yield WebRTCTransport(session, tuple(ice_servers), context.signaling)
+            yield WebRTCTransport(session, tuple(ice_servers), context)
 
     return open_transport
 
@@ -75,12 +75,11 @@ def _default_engine() -> Engine:
 class WebRTCTransport(Transport):
     """Dials and accepts through the node's signaling; made by `webrtc`."""
 
-    def __init__(
-        self, session: EngineSession, ice_servers: Sequence[IceServer], signaling: Sequence[Signaling]
-    ) -> None:
+    def __init__(self, session: EngineSession, ice_servers: Sequence[IceServer], context: Context) -> None:
         self._session = session
         self._ice_servers = ice_servers
-        self._signaling = signaling
+        self._signaling = context.signaling
+        self._me = context.identity.peer_id
 
     def can_dial(self, address: str) -> bool:
         """Whether this is a ``/…/webrtc/p2p/<id>`` address and there is signaling to reach it by."""
@@ -107,7 +106,9 @@ class WebRTCTransport(Transport):
 
     def listen(self) -> AbstractAsyncContextManager[Listener]:
         """Accept connections from peers that open signaling channels to this node."""
-        return _open_listener(self.upgrade, self._signaling)
+        # Who finds this address reaches us through a signaling that both have; without one there is none.
+        addresses = (_address(self._me),) if self._signaling else ()
+        return _open_listener(self.upgrade, self._signaling, addresses)
 
     def can_upgrade(self, channel: SignalingChannel) -> bool:  # noqa: ARG002 - any channel will do
         """Any signaling channel can become a WebRTC connection."""
@@ -163,7 +164,7 @@ class _Attempt:
 
     def _new_connection(self) -> WebRTCConnection:
         peer = self._channel.peer
-        return WebRTCConnection(self._peer_connection, peer, f"/webrtc/p2p/{peer}")
+        return WebRTCConnection(self._peer_connection, peer, _address(peer))
 
     # --- signaling ---
 
@@ -253,6 +254,10 @@ def _confirmation(key: bytes, offerer: bytes, answerer: bytes, *, by_offerer: bo
     return hmac.digest(key, b"handclasp/1 fingerprints " + role + offerer + answerer, "sha256")
 
 
+def _address(peer: PeerId) -> str:
+    return f"/webrtc/p2p/{peer}"
+
+
 @contextmanager
 def _deadline(seconds: float) -> Generator[None]:
     try:
@@ -265,12 +270,13 @@ def _deadline(seconds: float) -> Generator[None]:
 
 
 class _WebRTCListener(Listener):
-    def __init__(self, connections: trio.MemoryReceiveChannel[Connection]) -> None:
+    def __init__(self, connections: trio.MemoryReceiveChannel[Connection], addresses: Sequence[str]) -> None:
         self._connections = connections
+        self._addresses = addresses
 
     @property
     def addresses(self) -> Sequence[str]:
-        return ()  # the signaling service knows where; see Discovery
+        return self._addresses
 
     async def accept(self) -> Connection:
         return await self._connections.receive()
@@ -282,7 +288,9 @@ class _WebRTCListener(Listener):
 
 @asynccontextmanager
 async def _open_listener(
-    upgrade: Callable[[SignalingChannel], Awaitable[Connection]], signaling: Sequence[Signaling]
+    upgrade: Callable[[SignalingChannel], Awaitable[Connection]],
+    signaling: Sequence[Signaling],
+    addresses: Sequence[str],
 ) -> AsyncGenerator[Listener]:
     found, connections = trio.open_memory_channel[Connection](0)
 
@@ -310,7 +318,7 @@ async def _open_listener(
             async for channel in channels:
                 nursery.start_soon(accept_one, channel)
 
-    async with open_scope() as scope, _WebRTCListener(connections) as listener:
+    async with open_scope() as scope, _WebRTCListener(connections, addresses) as listener:
         for source in signaling:
             await scope.start(accept_from, source)
         yield listener
