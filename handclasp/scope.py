@@ -22,11 +22,6 @@ class Scope:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
 
-    @property
-    def nursery(self) -> trio.Nursery:
-        """The nursery itself, for a library that asks for one."""
-        return self._nursery
-
     def start_soon(self, function: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
         """Run *function* in the background until the block ends; then it is cancelled."""
         self._nursery.start_soon(function, *args)

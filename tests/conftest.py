@@ -4,32 +4,58 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
-from handclasp.abc import TransportFactory
-from handclasp.accounts import LocalAccount
+from handclasp.abc import Connection, Context, SignalingChannel, Transport, TransportFactory
+from handclasp.discovery.memory import memory_channel_pair
+from handclasp.identity import Identity
 from handclasp.transports.webrtc import webrtc
 from handclasp.transports.webrtc.aiortc import AiortcEngine
 
-# eth-account by itself raises the recursion limit of the whole test run; through handclasp it does not.
-LocalAccount.generate()
-
 _FILES = Path("/proc/self/fd")
-#: Seconds for threads and sockets to end once everything was told to: only ever reached by a leak.
-_PATIENCE = 30.0
 
 
 @pytest.fixture
 def loopback_webrtc() -> TransportFactory:
     """The WebRTC transport, bound to 127.0.0.1."""
     return webrtc(engine=AiortcEngine(addresses=["127.0.0.1"]))
+
+
+async def upgrade_both(transport: Transport, *channels: SignalingChannel) -> list[Connection]:
+    """Upgrade both ends of a signaling channel; the connections in their order."""
+    made: dict[SignalingChannel, Connection] = {}
+
+    async def upgrade(channel: SignalingChannel) -> None:
+        made[channel] = await transport.upgrade(channel)
+
+    async with trio.open_nursery() as nursery:
+        for channel in channels:
+            nursery.start_soon(upgrade, channel)
+    return [made[channel] for channel in channels]
+
+
+@pytest.fixture
+def upgraded() -> Callable[..., Awaitable[list[Connection]]]:
+    """``await upgraded(transport, *channels)`` connects both ends of a signaling channel."""
+    return upgrade_both
+
+
+@pytest.fixture
+async def webrtc_pair(loopback_webrtc: TransportFactory) -> AsyncGenerator[list[Connection]]:
+    """Both ends of one WebRTC connection in this process; the first one offered."""
+    alice, bob = Identity.generate(), Identity.generate()
+    channels = memory_channel_pair(alice.peer_id, bob.peer_id)
+    async with loopback_webrtc(Context(alice)) as transport:
+        ours, theirs = await upgrade_both(transport, *channels)
+        async with ours, theirs:
+            yield [ours, theirs]
 
 
 class Leftovers:
@@ -43,13 +69,12 @@ class Leftovers:
         return _holdings() - self._before
 
     @asynccontextmanager
-    async def none(self) -> AsyncGenerator[None]:
-        """After the block, wait until nothing is left; fails with what stays."""
+    async def none(self, *, but: str = "nothing") -> AsyncGenerator[None]:
+        """Fails when something is left after the block, once nothing moves any more."""
         yield
-        with trio.move_on_after(_PATIENCE):
-            while self():
-                await trio.sleep(0.01)
-        left = self()
+        for _ in range(3):  # whatever waits for a timer now was forgotten
+            await trio.testing.wait_all_tasks_blocked(0.02)
+        left = [name for name in self() if not name.startswith(but)]
         assert not left, f"left behind: {sorted(left)}"
 
 
@@ -65,9 +90,9 @@ def _holdings() -> set[str]:
 
 def _open_files() -> set[str]:
     found: set[str] = set()
-    for number in os.listdir(_FILES):
+    for file in _FILES.iterdir():
         try:
-            found.add(f"file {(_FILES / number).readlink()}")
+            found.add(f"file {file.readlink()}")
         except FileNotFoundError:  # the listing itself
             continue
     return found

@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from handclasp.errors import ProtocolViolation
@@ -55,6 +55,7 @@ Sample: Final[Any] = google_message()
 
 
 @given(numbers)
+@settings(deadline=None)
 def test_a_uvarint_survives_the_wire(number: int) -> None:
     data = encode_uvarint(number)
     assert decode_uvarint_untrusted(data) == (number, len(data))
@@ -107,6 +108,7 @@ def test_a_long_or_padded_uvarint_is_a_protocol_violation(data: bytes) -> None:
 
 
 @given(numbers, st.binary(max_size=12), st.binary(max_size=12))
+@settings(deadline=None)
 def test_a_uvarint_is_found_between_other_bytes_and_waits_for_its_last_one(
     number: int, before: bytes, behind: bytes
 ) -> None:
@@ -119,6 +121,7 @@ def test_a_uvarint_is_found_between_other_bytes_and_waits_for_its_last_one(
 
 @given(st.binary(max_size=12))
 @example(b"\x80\x80\x80\x80\x80\x80\x80\x80\x01")
+@settings(deadline=None)
 def test_any_bytes_are_one_uvarint_or_the_beginning_of_one_or_refused(data: bytes) -> None:
     try:
         decoded = decode_uvarint_untrusted(data)
@@ -135,6 +138,7 @@ def test_any_bytes_are_one_uvarint_or_the_beginning_of_one_or_refused(data: byte
 
 
 @given(fields)
+@settings(deadline=None)
 def test_fields_survive_the_wire_in_order(given_fields: list[tuple[int, int | bytes]]) -> None:
     expected: Fields = {}
     for number, value in given_fields:
@@ -148,6 +152,7 @@ def test_fields_survive_the_wire_in_order(given_fields: list[tuple[int, int | by
     st.dictionaries(st.integers(1, 9), numbers, max_size=9),
     st.dictionaries(st.integers(10, 19), st.binary(max_size=200), max_size=10),
 )
+@settings(deadline=None)
 def test_google_writes_and_reads_the_same_bytes(ints: dict[int, int], texts: dict[int, bytes]) -> None:
     values = dict(sorted({**ints, **texts}.items()))
     ours = b"".join(encode_field(number, value) for number, value in values.items())
@@ -200,6 +205,7 @@ parts = st.one_of(
 @example(encode_field(2**29, 1))
 @example(encode_field(2**32 + 1, 1))
 @example(encode_field(2**60 - 1, b""))
+@settings(deadline=None)
 def test_whatever_we_read_google_reads_alike(data: bytes) -> None:
     # The other way round does not hold, on purpose: we refuse groups, padded varints, numbers of 64 bits
     # and a known field of the wrong kind.
@@ -246,6 +252,7 @@ def test_a_message_has_at_most_1024_fields() -> None:
 
 
 @given(st.binary(max_size=60))
+@settings(deadline=None)
 def test_any_bytes_are_fields_or_a_protocol_violation(data: bytes) -> None:
     with suppress(ProtocolViolation):
         decode_fields_untrusted(data)

@@ -15,7 +15,7 @@ from handclasp.protocols.wallet import LinkedWallet, RemoteWallet, Step, invite,
 from handclasp.scope import open_scope
 
 from .peer import preload, transport
-from .terminal import Output, qr_code, read_line
+from .terminal import Output, qr_code, read_line, shown
 
 _HELP = """Requests: personal_sign TEXT · eth_signTypedData_v4 FILE.json · eth_accounts · quit"""
 
@@ -88,7 +88,11 @@ async def _request(output: Output, wallet: RemoteWallet, line: str) -> None:
     if method == "personal_sign":
         output.step(Step.SIGNED)
     output.event(
-        "result", f"{result}  [dim]{took:.1f} ms[/dim]", method=method, result=result, ms=round(took, 2)
+        "result",
+        f"{shown(str(result))}  [dim]{took:.1f} ms[/dim]",
+        method=method,
+        result=result,
+        ms=round(took, 2),
     )
 
 

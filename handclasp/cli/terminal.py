@@ -33,9 +33,7 @@ class Output(ABC):
 
     def error(self, exc: HandclaspError) -> None:
         """The command failed."""
-        self.event(
-            "error", f"[red]error:[/red] {_escape(str(exc))}", error=type(exc).__name__, detail=str(exc)
-        )
+        self.event("error", f"[red]error:[/red] {shown(str(exc))}", error=type(exc).__name__, detail=str(exc))
 
 
 class TextOutput(Output):
@@ -114,15 +112,15 @@ async def ask(question: str) -> bool:
 def describe_link(request: LinkRequest) -> str:
     """What the person has to know before linking."""
     return (
-        f"\n[bold]{_escape(request.origin)}[/bold] [yellow](claimed by the invitation, "
+        f"\n[bold]{shown(request.origin)}[/bold] [yellow](claimed by the invitation, "
         "not verified)[/yellow] wants to know that you own\n"
-        f"  account   {request.account}\n  website   {request.website}\n  service   {_escape(request.service)}"
+        f"  account   {request.account}\n  website   {request.website}\n  service   {shown(request.service)}"
     )
 
 
 def describe_session(proposal: Proposal) -> str:
     """What the person has to know before granting a session."""
-    lines = [f"\n[bold]{_escape(proposal.origin)}[/bold] may then ask for"]
+    lines = [f"\n[bold]{shown(proposal.origin)}[/bold] may then ask for"]
     lines += [f"  {', '.join(scope.methods)} on {', '.join(scope.chains)}" for scope in proposal.scopes]
     return "\n".join(lines)
 
@@ -130,17 +128,13 @@ def describe_session(proposal: Proposal) -> str:
 def describe_signature(request: SigningRequest) -> str:
     """What the person has to see before signing."""
     return (
-        f"\n[bold]{_escape(request.origin)}[/bold] asks for {request.method} on {request.chain} "
-        f"by {request.address}:\n\n{_escape(_printable(request.shown))}\n"
+        f"\n[bold]{shown(request.origin)}[/bold] asks for {request.method} on {request.chain} "
+        f"by {request.address}:\n\n{shown(request.shown)}\n"
     )
 
 
-def _printable(text: str) -> str:
-    """The text without what could move the cursor or hide parts of it."""
-    return "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text)
-
-
-def _escape(text: str) -> str:
+def shown(text: str) -> str:
+    """A text from elsewhere as it may stand in ours: nothing in it moves the cursor, hides parts or is markup."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape("".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -14,8 +14,6 @@ from handclasp.discovery.memory import MemoryBackend, MemoryMeeting, memory_chan
 from handclasp.errors import PeerUnreachable
 from handclasp.identity import Identity, PeerId
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 ALICE, BOB = Identity.generate(), Identity.generate()
 
 
@@ -23,6 +21,18 @@ ALICE, BOB = Identity.generate(), Identity.generate()
 async def backends(meeting: MemoryMeeting) -> AsyncGenerator[tuple[MemoryBackend, MemoryBackend]]:
     async with meeting.backend(Context(ALICE)) as alice, meeting.backend(Context(BOB)) as bob:
         yield alice, bob
+
+
+async def finds_nobody(found: AsyncIterator[PeerRecord]) -> bool:
+    async with trio.open_nursery() as nursery:
+
+        async def look() -> None:
+            pytest.fail(f"found {await anext(found)}")
+
+        nursery.start_soon(look)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    return True
 
 
 def record(peer: PeerId, *addresses: str) -> PeerRecord:
@@ -47,9 +57,7 @@ async def test_whoever_left_is_not_found() -> None:
             async with alice.advertise("tea", record(ALICE.peer_id)):
                 raise ValueError("mine")
         async with bob.find("tea") as found:
-            with trio.move_on_after(1) as scope:
-                await anext(found)
-            assert scope.cancelled_caught
+            assert await finds_nobody(found)
 
 
 async def test_topics_and_meetings_are_separate() -> None:
@@ -57,10 +65,8 @@ async def test_topics_and_meetings_are_separate() -> None:
     async with backends(meeting) as (alice, bob), elsewhere.backend(Context(BOB)) as stranger:
         mine = record(ALICE.peer_id)
         async with alice.advertise("tea", mine), bob.find("coffee") as other, stranger.find("tea") as nothing:
-            for found in (other, nothing):
-                with trio.move_on_after(1) as scope:
-                    await anext(found)
-                assert scope.cancelled_caught
+            assert await finds_nobody(other)
+            assert await finds_nobody(nothing)
 
 
 async def test_a_topic_may_have_any_number_of_peers() -> None:
@@ -75,9 +81,8 @@ async def test_a_topic_may_have_any_number_of_peers() -> None:
 async def test_somebody_who_does_not_look_at_what_was_found_holds_up_nobody() -> None:
     async with backends(MemoryMeeting()) as (alice, bob), bob.find("tea") as found, AsyncExitStack() as stack:
         records = [record(ALICE.peer_id, f"/memory/{number}") for number in range(1_000)]
-        with trio.fail_after(60):
-            for each in records:
-                await stack.enter_async_context(alice.advertise("tea", each))
+        for each in records:
+            await stack.enter_async_context(alice.advertise("tea", each))
         assert [await anext(found) for _ in records] == records
 
 
@@ -113,9 +118,7 @@ async def test_a_cancelled_advertiser_is_not_found() -> None:
             async with alice.advertise("tea", record(ALICE.peer_id)):
                 await trio.lowlevel.checkpoint()
         async with bob.find("tea") as found:
-            with trio.move_on_after(1) as nobody:
-                await anext(found)
-            assert nobody.cancelled_caught
+            assert await finds_nobody(found)
 
 
 # --- signaling ---
@@ -177,7 +180,7 @@ async def test_a_channel_that_nobody_took_ends_when_the_peer_stops_listening() -
         async with bob.incoming():
             ours = await alice.open_channel(BOB.peer_id)
         async with ours:
-            with pytest.raises(trio.EndOfChannel), trio.fail_after(60):
+            with pytest.raises(trio.EndOfChannel):
                 await ours.receive()
 
 
@@ -198,7 +201,7 @@ async def test_opening_a_channel_to_a_peer_that_just_stopped_listening_says_so()
                 await trio.lowlevel.checkpoint()
                 try:
                     async with await alice.open_channel(BOB.peer_id) as ours:
-                        with pytest.raises(trio.EndOfChannel), trio.fail_after(60):
+                        with pytest.raises(trio.EndOfChannel):
                             await ours.receive()
                 except PeerUnreachable:
                     pass

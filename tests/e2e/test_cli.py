@@ -246,7 +246,7 @@ def invitation(**changes: Any) -> Invitation:
         "origin": "https://shop.example",
         "peer": Identity.from_seed(bytes(32)).peer_id,
         "secret": bytes(16),
-        "expires": int(time.time()) + 60,
+        "expires": int(time.time()) + 86_400,
     }
     return Invitation(**(values | changes))
 

@@ -145,7 +145,10 @@ class Socket:
     # The server's side
 
     async def receive_event(self) -> dict:
-        return await self._app_inbox.receive()
+        try:
+            return self._app_inbox.receive_nowait()  # as uvicorn does: no pause while there is something
+        except anyio.WouldBlock:
+            return await self._app_inbox.receive()
 
     async def send_event(self, event: dict) -> None:
         if event["type"] != "websocket.accept":

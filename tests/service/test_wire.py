@@ -184,13 +184,16 @@ def test_a_malformed_frame_is_refused_by_the_name_of_the_field(text: str, field:
     assert caught.value.detail.startswith(f"{field}: ")
 
 
-@pytest.mark.parametrize("secret", ["token", "mailbox", "body"])
+@pytest.mark.parametrize("secret", ["token", "mailbox", "body", "type", "no JSON", "two objects"])
 def test_a_refusal_repeats_nothing_of_a_value(secret: str) -> None:
     canary = "c4n4ry" * 3
     text = {
         "token": subscribe(token=canary),
         "mailbox": json.dumps({"type": "claim", "mailbox": canary}),
         "body": publish(canary + "="),
+        "type": json.dumps({"type": canary}),
+        "no JSON": canary,
+        "two objects": f'{{"type": "{canary}"}}{{}}',
     }[secret]
     with pytest.raises(Refused) as caught:
         parse_frame_untrusted(text)

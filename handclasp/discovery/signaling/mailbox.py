@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 import trio
 
 from handclasp.errors import HandclaspError, ProtocolViolation, ServiceRefused, ServiceUnavailable
-from handclasp.scope import open_scope
+from handclasp.scope import Scope, open_scope
 
 from .moments import Moment, Watcher
 
@@ -271,8 +271,9 @@ async def _open_socket(service: str, http: _Http) -> AsyncGenerator[Mailbox]:
         # Our own stream: trio-websocket leaves its own open when it is cancelled after the server's farewell.
         async with await _connect(url) as stream, open_scope() as scope:
             with _deadline("the signaling service did not answer"):
+                readers = cast("trio.Nursery", _Readers(scope, stream))
                 socket = await trio_websocket.wrap_client_stream(
-                    scope.nursery, stream, url.netloc, f"{url.path}/ws", max_message_size=_LONGEST_FRAME
+                    readers, stream, url.netloc, f"{url.path}/ws", max_message_size=_LONGEST_FRAME
                 )
             connecting = False
             mailbox = Mailbox(socket, http)
@@ -289,6 +290,25 @@ async def _open_socket(service: str, http: _Http) -> AsyncGenerator[Mailbox]:
             raise
         why = str(exc) or "it does not speak WebSocket there"
         raise ServiceUnavailable(f"the signaling service at {service} cannot be reached: {why}") from exc
+
+
+class _Readers:
+    """The nursery of trio-websocket's reader, which trips over a message that is too long and goes on."""
+
+    def __init__(self, scope: Scope, stream: trio.abc.AsyncResource) -> None:
+        self._scope = scope
+        self._stream = stream
+
+    def start_soon(self, reader: Callable[[], Awaitable[object]]) -> None:
+        self._scope.start_soon(self._read, reader)
+
+    async def _read(self, reader: Callable[[], Awaitable[object]]) -> None:
+        from wsproto.utilities import LocalProtocolError
+
+        try:
+            await reader()
+        except LocalProtocolError:  # whoever waits for a message is told that the connection is over
+            await trio.aclose_forcefully(self._stream)
 
 
 async def _connect(url: SplitResult) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
@@ -318,20 +338,24 @@ class _Http:
             self._client = httpx.AsyncClient(
                 timeout=TIMEOUT, verify=self._base.startswith("https:"), trust_env=False
             )
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        headers = {"Accept-Encoding": "identity"}  # what is small stays small
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
         body = b"" if content is None else json.dumps(content).encode()
         if body:
             headers["Content-Type"] = "application/json"
         request = self._client.build_request(method, self._base + path, headers=headers, content=body)
         request.stream = _one_piece(body)
         try:
-            response = await self._client.send(request)
+            with _deadline("the signaling service did not answer"):  # httpx's own are for each piece
+                response = await self._client.send(request, stream=True)
+                data = await _read_untrusted(response)
         except httpx.HTTPError as exc:
             raise ServiceUnavailable(
                 f"the signaling service at {self._base} cannot be reached: {exc}"
             ) from exc
         try:
-            answer = _object_untrusted(response.text)
+            answer = _object_untrusted(data)
         except ProtocolViolation as exc:
             raise ServiceRefused(
                 "malformed", f"the service answered {method} {path.partition('?')[0]} with {exc}"
@@ -344,6 +368,18 @@ class _Http:
         """Close the connection, if there is one."""
         if self._client is not None:
             await self._client.aclose()
+
+
+async def _read_untrusted(response: httpx.Response) -> bytes:
+    data = bytearray()
+    with trio.CancelScope() as scope:
+        async for piece in response.aiter_raw():
+            data += piece
+            if len(data) > _LONGEST_FRAME:
+                scope.cancel()  # to break off would leave httpx's generators half run
+    if scope.cancelled_caught:
+        raise ServiceRefused("malformed", f"the service's answer is longer than {_LONGEST_FRAME} bytes")
+    return bytes(data)
 
 
 def _one_piece(body: bytes) -> httpx.AsyncByteStream:

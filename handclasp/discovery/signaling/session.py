@@ -163,10 +163,11 @@ class MailboxSession:
         await self._mailbox.publish("answer" if self._wallet else "offer", sealed)
 
     async def _wait_turn(self) -> None:
-        while not self._conversation.may_send:
-            if self._over is not None:
-                raise self._over
+        while self._over is None:
+            if self._conversation.may_send:
+                return
             await self._turn.wait()
+        raise self._over
 
     def _note_progress(self) -> None:
         if self._conversation.secured is not None:
