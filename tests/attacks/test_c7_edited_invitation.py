@@ -1,0 +1,75 @@
+"""C7: the invitation is edited between the screen and the wallet. No session comes of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+
+from handclasp.discovery.signaling import Invitation
+from handclasp.discovery.signaling.sealed import Conversation
+from handclasp.errors import HandshakeFailed, InvitationRefused, WrongPeer
+from handclasp.identity import Identity
+
+from .hostile import open_hostile_service
+from .pairing import pair
+
+
+def with_field(name: str, value: str) -> Callable[[str], str]:
+    return lambda text: re.sub(rf"{name}=[^&]+", f"{name}={value}", text)
+
+
+EDITS = {
+    "another origin": with_field("origin", "https://phish.example"),
+    "a longer life": with_field("expires", "1999999999"),
+    "another secret": with_field("secret", "A" * 22),
+    "another website": with_field("peer", str(Identity.generate().peer_id)),
+    "a weaker policy": lambda text: text + "&policy=same-egress",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+async def test_an_edited_invitation_yields_no_session(
+    edit: Callable[[str], str], autojump_clock: trio.testing.MockClock
+) -> None:
+    autojump_clock.autojump_threshold = 0.2  # whoever waits for a deadline does not wait long
+    async with open_hostile_service() as service:
+        outcome = await pair(service.url, edit=edit, within=10_000)
+    assert outcome.nobody_has_a_session
+    assert outcome.website_error is not None
+    assert outcome.wallet_error is not None
+
+
+def test_whoever_has_another_invitation_in_mind_cannot_finish_the_handshake() -> None:
+    """The same for every field, with a service that brings the two together in spite of it."""
+    website, wallet, other = Identity.generate(), Identity.generate(), Identity.generate()
+    genuine = Invitation("wss://s.example", "https://shop.example", website.peer_id, bytes(16), 2_000_000_000)
+    for edited in (
+        Invitation("wss://t.example", genuine.origin, genuine.peer, genuine.secret, genuine.expires),
+        Invitation(genuine.service, "https://phish.example", genuine.peer, genuine.secret, genuine.expires),
+        Invitation(genuine.service, genuine.origin, other.peer_id, genuine.secret, genuine.expires),
+        Invitation(genuine.service, genuine.origin, genuine.peer, bytes(15) + b"x", genuine.expires),
+        Invitation(genuine.service, genuine.origin, genuine.peer, genuine.secret, genuine.expires + 1),
+        Invitation(genuine.service, genuine.origin, genuine.peer, genuine.secret, genuine.expires, "passkey"),
+    ):
+        site = Conversation(website, genuine, wallet=False)
+        victim = Conversation(wallet, edited, wallet=True)
+        site.receive_untrusted(victim.greet())
+        with pytest.raises((HandshakeFailed, WrongPeer)):
+            victim.receive_untrusted(site.send(None))
+        assert not victim.may_send
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda text: text.upper(), lambda text: text + "&x=1", lambda text: text[1:]]
+)
+def test_an_invitation_in_another_spelling_is_not_even_tried(edit: Callable[[str], str]) -> None:
+    genuine = Invitation(
+        "wss://s.example", "https://shop.example", Identity.generate().peer_id, bytes(16), 2**31
+    )
+    assert Invitation.from_text_untrusted(str(genuine), now=0) == genuine
+    with pytest.raises(InvitationRefused):
+        Invitation.from_text_untrusted(edit(str(genuine)), now=0)
