@@ -75,7 +75,7 @@ def serve(*, host: str, port: int, log_level: str, as_json: bool) -> None:
     "--lifetime",
     default=120,
     show_default=True,
-    type=click.IntRange(5, 300),
+    type=click.IntRange(5, 120),
     help="Seconds until the invitation expires.",
 )
 @_chain

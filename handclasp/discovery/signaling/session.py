@@ -295,7 +295,7 @@ async def open_invitation(
         identity: who the website is.
         service: WebSocket URL of the signaling service, for example ``wss://signal.example``.
         origin: the website's origin, for example ``https://shop.example``.
-        lifetime: seconds until the invitation expires, at most 300.
+        lifetime: seconds until the invitation expires; a service keeps an unclaimed mailbox for 120 by default.
         watcher: is called with each `Moment`.
 
     Raises:

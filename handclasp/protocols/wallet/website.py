@@ -113,7 +113,7 @@ async def invite(
         service: WebSocket URL of the signaling service.
         origin: the website's origin.
         chains: EIP-155 chain ids that may sign in.
-        lifetime: seconds until the invitation expires, at most 300.
+        lifetime: seconds until the invitation expires; a service keeps an unclaimed mailbox for 120 by default.
         observe: is called with each step.
 
     Raises:
