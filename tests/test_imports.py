@@ -14,7 +14,6 @@ HEAVY = {
     "cryptography",
     "eth_account",
     "httpx",
-    "multiaddr",
     "rich",
     "trio_websocket",
 }
