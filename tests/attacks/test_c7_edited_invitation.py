@@ -33,9 +33,9 @@ EDITS = {
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 async def test_an_edited_invitation_yields_no_session(
-    edit: Callable[[str], str], autojump_clock: trio.testing.MockClock
+    edit: Callable[[str], str],
+    jumping: trio.testing.MockClock,  # noqa: ARG001 - time jumps
 ) -> None:
-    autojump_clock.autojump_threshold = 0.2  # whoever waits for a deadline does not wait long
     async with open_hostile_service() as service:
         outcome = await pair(service.url, edit=edit, within=10_000)
     assert outcome.nobody_has_a_session

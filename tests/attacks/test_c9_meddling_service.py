@@ -4,6 +4,7 @@ At worst both sides get an error: never a session that the two see differently, 
 The clock jumps ahead whenever both only wait, so a wait without end would show as a side without an outcome.
 """
 
+# ruff: noqa: ARG001 - asking for the clock is how a test gets it
 from __future__ import annotations
 
 import secrets
@@ -19,11 +20,6 @@ from .pairing import Outcome, pair
 FOREVER = 1_000_000  # seconds on a clock that jumps
 #: Each message of a pairing: the greeting, the offer, the answer, the link, the verdict.
 MESSAGES = [("link", 1), ("offer", 1), ("answer", 1), ("link", 2), ("offer", 2)]
-
-
-@pytest.fixture(autouse=True)
-def _jumping(autojump_clock: trio.testing.MockClock) -> None:
-    autojump_clock.autojump_threshold = 0.2
 
 
 def nth(topic: str, count: int, meddle: Tamper) -> Tamper:
@@ -59,17 +55,17 @@ def inventions() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("topic", "count"), MESSAGES)
-async def test_a_message_that_is_dropped(topic: str, count: int) -> None:
+async def test_a_message_that_is_dropped(topic: str, count: int, jumping: trio.testing.MockClock) -> None:
     outcome = await pair_through(nth(topic, count, lambda _: []))
     check(outcome, verdict=(topic, count) == ("offer", 2))
 
 
-async def test_every_message_is_dropped() -> None:
+async def test_every_message_is_dropped(jumping: trio.testing.MockClock) -> None:
     check(await pair_through(lambda _: []))
 
 
 @pytest.mark.parametrize(("topic", "count"), MESSAGES[:-1])
-async def test_a_message_that_is_repeated(topic: str, count: int) -> None:
+async def test_a_message_that_is_repeated(topic: str, count: int, jumping: trio.testing.MockClock) -> None:
     outcome = await pair_through(nth(topic, count, lambda frame: [frame, frame]))
     assert outcome.website_error is not None or outcome.wallet_error is not None
     assert (outcome.linked is None) == (not outcome.signature), "the two see the session differently"
@@ -77,13 +73,17 @@ async def test_a_message_that_is_repeated(topic: str, count: int) -> None:
 
 @pytest.mark.parametrize("kind", ["nothing", "noise", "the longest"])
 @pytest.mark.parametrize(("topic", "count"), MESSAGES[:-1])
-async def test_a_message_that_is_invented_before_a_real_one(topic: str, count: int, kind: str) -> None:
+async def test_a_message_that_is_invented_before_a_real_one(
+    topic: str, count: int, kind: str, jumping: trio.testing.MockClock
+) -> None:
     invented = encode(inventions()[kind])
     check(await pair_through(nth(topic, count, lambda frame: [{**frame, "body": invented}, frame])))
 
 
 @pytest.mark.parametrize(("topic", "count"), MESSAGES)
-async def test_a_message_that_is_replaced_by_the_one_of_another_pairing(topic: str, count: int) -> None:
+async def test_a_message_that_is_replaced_by_the_one_of_another_pairing(
+    topic: str, count: int, jumping: trio.testing.MockClock
+) -> None:
     recorded: list[str] = []
 
     def record(frame: dict[str, Any]) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ async def test_a_message_that_is_replaced_by_the_one_of_another_pairing(topic: s
     check(outcome, verdict=(topic, count) == ("offer", 2))
 
 
-async def test_the_answer_and_the_link_change_places() -> None:
+async def test_the_answer_and_the_link_change_places(jumping: trio.testing.MockClock) -> None:
     held: list[dict[str, Any]] = []
 
     def swap(frame: dict[str, Any]) -> list[dict[str, Any]]:
@@ -110,7 +110,7 @@ async def test_the_answer_and_the_link_change_places() -> None:
     check(await pair_through(swap))
 
 
-async def test_a_message_is_sent_back_to_where_it_came_from() -> None:
+async def test_a_message_is_sent_back_to_where_it_came_from(jumping: trio.testing.MockClock) -> None:
     """What the website said comes to it as if the wallet had said it."""
     said: list[str] = []
 
@@ -124,7 +124,7 @@ async def test_a_message_is_sent_back_to_where_it_came_from() -> None:
     check(await pair_through(reflect))
 
 
-async def test_messages_come_under_another_topic_than_they_were_sent() -> None:
+async def test_messages_come_under_another_topic_than_they_were_sent(jumping: trio.testing.MockClock) -> None:
     """Topics are for the service; what a message means is inside the seal."""
 
     def rename(frame: dict[str, Any]) -> list[dict[str, Any]]:
@@ -134,7 +134,9 @@ async def test_messages_come_under_another_topic_than_they_were_sent() -> None:
     assert outcome.signature or (outcome.website_error is not None and outcome.wallet_error is not None)
 
 
-async def test_what_the_service_recorded_is_of_no_use_to_it_afterwards() -> None:
+async def test_what_the_service_recorded_is_of_no_use_to_it_afterwards(
+    jumping: trio.testing.MockClock,
+) -> None:
     """The whole of one pairing, replayed to a website that waits for a wallet."""
     bodies: dict[str, list[str]] = {"link": [], "offer": [], "answer": []}
 

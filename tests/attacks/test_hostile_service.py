@@ -70,9 +70,11 @@ def flip(body: bytes, position: int) -> bytes:
 @pytest.mark.parametrize(("topic", "count"), MESSAGES)
 @pytest.mark.parametrize("position", [0, 40, -1])
 async def test_c2_flipping_a_bit_of_any_message_yields_no_session(
-    topic: str, count: int, position: int, autojump_clock: trio.testing.MockClock
+    topic: str,
+    count: int,
+    position: int,
+    jumping: trio.testing.MockClock,  # noqa: ARG001 - time jumps
 ) -> None:
-    autojump_clock.autojump_threshold = 0.2  # whoever waits for a deadline does not wait long
     seen: dict[str, int] = {}
 
     def tamper(frame: dict[str, Any]) -> list[dict[str, Any]]:
