@@ -58,6 +58,7 @@ async def _pair(output: TextOutput, url: str) -> None:
         )  # it has loaded all it needs: from here on nobody waits for imports
         uri = str((await _follow(website, sequence, "invitation"))["uri"])
         output.event("invitation", qr_code(uri))
+        await _follow(website, sequence, "loaded")  # people take longer to scan than this
         with sequence.shown():
             scope.start_soon(_follow, wallet, sequence, None)
             await wallet.write(uri)

@@ -46,7 +46,7 @@ async def run(
                 f"Scan it, or give it to [bold]handclasp wallet[/bold]; it is good for {lifetime} s.",
                 uri=uri,
             )
-            scope.start_soon(trio.to_thread.run_sync, preload)
+            scope.start_soon(_preload, output)
             linked = await pending.linked()
         output.event(
             "linked",
@@ -58,6 +58,11 @@ async def run(
             output.step(Step.SESSION_CREATED)
             output.event("session", _HELP)
             await _converse(output, linked, wallet)
+
+
+async def _preload(output: Output) -> None:
+    await trio.to_thread.run_sync(preload)
+    output.event("loaded", "")
 
 
 async def _converse(output: Output, linked: LinkedWallet, wallet: RemoteWallet) -> None:
