@@ -50,10 +50,6 @@ def check(outcome: Outcome, *, verdict: bool = False) -> None:
         assert not outcome.signature
 
 
-def inventions() -> dict[str, bytes]:
-    return {"nothing": b"", "noise": secrets.token_bytes(200), "the longest": bytes(60_000)}
-
-
 @pytest.mark.parametrize(("topic", "count"), MESSAGES)
 async def test_a_message_that_is_dropped(topic: str, count: int, jumping: trio.testing.MockClock) -> None:
     outcome = await pair_through(nth(topic, count, lambda _: []))
@@ -71,31 +67,34 @@ async def test_a_message_that_is_repeated(topic: str, count: int, jumping: trio.
     assert (outcome.linked is None) == (not outcome.signature), "the two see the session differently"
 
 
-@pytest.mark.parametrize("kind", ["nothing", "noise", "the longest"])
 @pytest.mark.parametrize(("topic", "count"), MESSAGES[:-1])
 async def test_a_message_that_is_invented_before_a_real_one(
-    topic: str, count: int, kind: str, jumping: trio.testing.MockClock
-) -> None:
-    invented = encode(inventions()[kind])
-    check(await pair_through(nth(topic, count, lambda frame: [{**frame, "body": invented}, frame])))
-
-
-@pytest.mark.parametrize(("topic", "count"), MESSAGES)
-async def test_a_message_that_is_replaced_by_the_one_of_another_pairing(
     topic: str, count: int, jumping: trio.testing.MockClock
 ) -> None:
-    recorded: list[str] = []
+    body = encode(secrets.token_bytes(200))
+    check(await pair_through(nth(topic, count, lambda frame: [{**frame, "body": body}, frame])))
+
+
+@pytest.mark.parametrize("length", [0, 1, 60_000])
+async def test_an_invented_message_of_any_length(length: int, jumping: trio.testing.MockClock) -> None:
+    body = encode(bytes(length))
+    check(await pair_through(nth("offer", 1, lambda frame: [{**frame, "body": body}, frame])))
+
+
+async def test_a_message_that_is_replaced_by_the_one_of_another_pairing(
+    jumping: trio.testing.MockClock,
+) -> None:
+    recorded: list[dict[str, Any]] = []
 
     def record(frame: dict[str, Any]) -> list[dict[str, Any]]:
-        recorded.append(frame["body"])
+        recorded.append(frame)
         return [frame]
 
-    def replay(frame: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{**frame, "body": recorded[0]}]
-
-    assert (await pair_through(nth(topic, count, record))).signature
-    outcome = await pair_through(nth(topic, count, replay))
-    check(outcome, verdict=(topic, count) == ("offer", 2))
+    assert (await pair_through(record)).signature
+    for topic, count in MESSAGES:
+        old = [frame["body"] for frame in recorded if frame["topic"] == topic][count - 1]
+        outcome = await pair_through(nth(topic, count, lambda frame, old=old: [{**frame, "body": old}]))  # type: ignore[misc]
+        check(outcome, verdict=(topic, count) == ("offer", 2))
 
 
 async def test_the_answer_and_the_link_change_places(jumping: trio.testing.MockClock) -> None:
