@@ -1,4 +1,4 @@
-"""C1, C2, C3 and C4: what a service in an attacker's hands gets from two unmodified peers."""
+"""C1, C2, C3, C4, C7, C8, C9: what a service in an attacker's hands gets from two unmodified peers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 from typing import Any
 
 import pytest
-import trio
-import trio.testing
 
 from handclasp import Identity
 from handclasp.discovery.signaling import Invitation
@@ -70,10 +68,7 @@ def flip(body: bytes, position: int) -> bytes:
 @pytest.mark.parametrize(("topic", "count"), MESSAGES)
 @pytest.mark.parametrize("position", [0, 40, -1])
 async def test_c2_flipping_a_bit_of_any_message_yields_no_session(
-    topic: str,
-    count: int,
-    position: int,
-    jumping: trio.testing.MockClock,  # noqa: ARG001 - time jumps
+    topic: str, count: int, position: int
 ) -> None:
     seen: dict[str, int] = {}
 
@@ -93,6 +88,54 @@ async def test_c2_flipping_a_bit_of_any_message_yields_no_session(
     assert outcome.nobody_has_a_session
     assert outcome.website_error is not None
     assert outcome.wallet_error is not None
+
+
+@pytest.mark.parametrize("topic", ["link", "offer", "answer"])
+async def test_c9_a_repeated_message_yields_no_session(topic: str) -> None:
+    def tamper(frame: dict[str, Any]) -> list[dict[str, Any]]:
+        return [frame, frame] if frame["topic"] == topic else [frame]
+
+    async with open_hostile_service(tamper) as service:
+        outcome = await pair(service.url)
+    assert outcome.linked is None or not outcome.wallet_connected
+    assert outcome.website_error is not None or outcome.wallet_error is not None
+
+
+@pytest.mark.parametrize("topic", ["answer", "link"])
+async def test_c9_messages_that_the_service_swaps_yield_no_session(topic: str) -> None:
+    held: list[dict[str, Any]] = []
+
+    def tamper(frame: dict[str, Any]) -> list[dict[str, Any]]:
+        if frame["topic"] not in {"answer", "link"} or frame["n"] == 1:
+            return [frame]
+        if not held and frame["topic"] == topic:
+            held.append(frame)  # comes after the next one
+            return []
+        return [frame, *held]
+
+    async with open_hostile_service(tamper) as service:
+        outcome = await pair(service.url, within=8)
+    assert outcome.nobody_has_a_session
+
+
+@pytest.mark.parametrize("topic", ["link", "offer", "answer"])
+async def test_c9_dropped_messages_yield_no_session(topic: str) -> None:
+    async with open_hostile_service(lambda frame: [] if frame["topic"] == topic else [frame]) as service:
+        outcome = await pair(service.url, within=8)
+    assert outcome.nobody_has_a_session
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("origin", "https://phish.example"), ("expires", "1999999999"), ("secret", "A" * 22)],
+)
+async def test_c7_an_edited_invitation_yields_no_session(field: str, value: str) -> None:
+    def edit(uri: str) -> str:
+        return re.sub(rf"{field}=[^&]+", f"{field}={value}", uri)
+
+    async with open_hostile_service() as service:
+        outcome = await pair(service.url, edit=edit, within=8)
+    assert outcome.nobody_has_a_session
 
 
 def conversation(invitation: Invitation, identity: Identity, *, wallet: bool) -> Conversation:
