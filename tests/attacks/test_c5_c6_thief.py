@@ -12,7 +12,7 @@ import trio.testing
 from handclasp.abc import TransportFactory
 from handclasp.accounts import LocalAccount
 from handclasp.discovery.signaling import Invitation, join, open_invitation
-from handclasp.errors import HandclaspError, InvitationRefused, LinkRefused, PeerLeft
+from handclasp.errors import HandclaspError, InvitationRefused, LinkRefused
 from handclasp.identity import Identity
 from handclasp.node import Node, open_node
 from handclasp.protocols.wallet import PROTOCOL, Approver, LinkRequest, PendingLink, Wallet, invite
