@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
-import trio.testing
 
 from handclasp.abc import TransportFactory
-from handclasp.accounts import LocalAccount
-from handclasp.discovery.signaling import Invitation, join, open_invitation
+from handclasp.accounts import LocalAccount, SignInMessage
+from handclasp.discovery.signaling import Invitation, MailboxSession, join, open_invitation
 from handclasp.errors import HandclaspError, InvitationRefused, LinkRefused
 from handclasp.identity import Identity
 from handclasp.node import Node, open_node
 from handclasp.protocols.wallet import PROTOCOL, Approver, LinkRequest, PendingLink, Wallet, invite
+from handclasp.protocols.wallet.link import Pairing, sign_link, verify_link_untrusted
+from handclasp.scope import open_scope
 
 from .hostile import HostileService, open_hostile_service
 from .pairing import Yes
@@ -116,44 +119,85 @@ async def test_c5_a_thief_who_is_second_is_refused_and_the_victim_is_linked(
 # --- C6 ---
 
 
-async def phish(service: str, victims_node: Node, victim: Wallet, *, origin: str) -> bytes:
-    """A link that the victim signed for a website of the thief's."""
-    async with open_invitation(Identity.generate(), service=service, origin=origin) as session:
-        got: list[bytes] = []
-
-        async def be_the_website() -> None:
-            await session.signaling.send(b"an offer that leads nowhere")
-            got.append(await session.receive_link())
-            nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(be_the_website)
-            nursery.start_soon(give_in, victim, victims_node, session.invitation)
-        return got[0]
+async def phish(service: str, evil: Node, victim: Wallet, victims_node: Node, origin: str) -> bytes:
+    """The link that the victim signs for a website of the thief's."""
+    async with (
+        open_invitation(evil.identity, service=service, origin=origin) as session,
+        open_scope() as scope,
+    ):
+        scope.start_soon(evil.connect_over, session.signaling)
+        scope.start_soon(victim.link, victims_node, session.invitation)
+        return await session.receive_link()
 
 
-async def give_in(wallet: Wallet, node: Node, invitation: Invitation) -> None:
-    try:
-        await wallet.link(node, invitation)
-    except HandclaspError:
-        await trio.sleep_forever()  # the link may have been on its way before
+async def replay(
+    thief: Node, pending: PendingLink, send: Callable[[MailboxSession], Awaitable[None]]
+) -> LinkRefused:
+    """Show a website somebody else's link as if it were the thief's own; returns what the website says."""
 
+    async def after_the_handshake() -> None:
+        await session.handshake_hash()
+        await send(session)
 
-async def replay(link: bytes, pending: PendingLink) -> LinkRefused:
-    """A thief's wallet that shows somebody else's link; returns what the website says."""
-    refused: list[LinkRefused] = []
-
-    async def be_the_website() -> None:
+    async with join(thief.identity, pending.invitation) as session, open_scope() as scope:
+        scope.start_soon(thief.connect_over, session.signaling)
+        scope.start_soon(after_the_handshake)
         with pytest.raises(LinkRefused) as caught:
             await pending.linked()
-        refused.append(caught.value)
-        nursery.cancel_scope.cancel()
+        return caught.value
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(be_the_website)
-        async with join(Identity.generate(), pending.invitation) as session:
-            await session.handshake_hash() if False else await session.signaling.receive()
-            await session.signaling.send(b"an answer that leads nowhere")
-            await session.post_link(link)
-            await trio.sleep_forever()
-    return refused[0]
+
+@pytest.mark.parametrize(
+    ("phished_for", "field"),
+    [(EVIL, "domain"), ("http://localhost:3000", "scheme"), (SHOP, "nonce")],
+    ids=["another website", "a website on this machine", "the same website in another session"],
+)
+async def test_c6_a_link_that_was_signed_elsewhere_is_refused(
+    service: HostileService, website: Node, loopback_webrtc: TransportFactory, phished_for: str, field: str
+) -> None:
+    async with (
+        open_node(transports=[loopback_webrtc]) as evil,
+        wallet_node(loopback_webrtc, VICTIM, Yes()) as (victim, victims_node),
+    ):
+        link = await phish(service.url, evil, victim, victims_node, phished_for)
+        assert VICTIM.address.encode() in link
+        async with invite(website, service=service.url, origin=SHOP) as pending:
+            refused = await replay(evil, pending, lambda session: session.post_link(link))
+    assert refused.field == field
+
+
+async def test_c6_a_link_is_refused_in_another_session_even_if_the_service_repeats_its_nonce(
+    service: HostileService, website: Node, loopback_webrtc: TransportFactory
+) -> None:
+    """The thief is in league with the service, which gives both sessions the same nonce and asks for none."""
+    async with (
+        open_node(transports=[loopback_webrtc]) as evil,
+        wallet_node(loopback_webrtc, VICTIM, Yes()) as (victim, victims_node),
+    ):
+        link = await phish(service.url, evil, victim, victims_node, SHOP)
+        async with invite(website, service=service.url, origin=SHOP) as pending:
+            signed = SignInMessage.from_text_untrusted(json.loads(link)["message"])
+            pending._session._mailbox._nonce = signed.nonce
+            refused = await replay(evil, pending, lambda session: session.send_link(link))
+    assert refused.field == "request_id"
+
+
+def test_c6_a_link_holds_for_one_pairing_only() -> None:
+    """Whatever part of a pairing is another one, the link does not hold."""
+    invitation = Invitation("wss://s.example", SHOP, Identity.generate().peer_id, bytes(16), 2_000_000_000)
+    wallet, other = Identity.generate().peer_id, Identity.generate().peer_id
+    pairing = Pairing(invitation, wallet, "0" * 32, bytes(32))
+    link = sign_link(pairing, VICTIM, 1)
+    assert verify_link_untrusted(link, pairing, frozenset({1})).address == VICTIM.address
+    for changed in (
+        replace(pairing, nonce="1" * 32),
+        replace(pairing, handshake_hash=bytes(31) + b"x"),
+        replace(pairing, wallet=other),
+        replace(pairing, invitation=replace(invitation, peer=other)),
+        replace(pairing, invitation=replace(invitation, origin=EVIL)),
+        replace(pairing, invitation=replace(invitation, secret=bytes(15) + b"x")),
+    ):
+        with pytest.raises(LinkRefused):
+            verify_link_untrusted(link, changed, frozenset({1}))
+    with pytest.raises(LinkRefused):
+        verify_link_untrusted(link, pairing, frozenset({137}))
