@@ -37,6 +37,7 @@ class Line:
 async def upgrade_both(line: Line, attack: Callable[[Line], object]) -> list[Connection | HandclaspError]:
     """Connect over the line while *attack* holds its middle; what each side got."""
     results: list[Connection | HandclaspError] = []
+    both_know = trio.Event()
 
     async def side(identity: Identity, channel: MemoryChannel) -> None:
         async with webrtc(engine=ENGINE)(Context(identity)) as transport:
@@ -46,9 +47,10 @@ async def upgrade_both(line: Line, attack: Callable[[Line], object]) -> list[Con
                 results.append(exc)
             else:
                 results.append(connection)
-                await connection.aclose()
-        if len(results) == 2:
-            nursery.cancel_scope.cancel()
+            if len(results) == 2:
+                both_know.set()
+            await both_know.wait()  # who closes earlier takes the connection from the other
+        nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(attack, line)
