@@ -92,6 +92,7 @@ class Mailbox:
         self._published = self._accepted = 0
         self._news = trio.Event()  # set, and replaced, at each acknowledgement
         self._over: HandclaspError | None = None
+        self._ended = trio.Event()  # set with the reason in `_over`
         self._deliver, self._events = trio.open_memory_channel[Event](_WAITING)
 
     async def wait_ready(self) -> None:
@@ -177,6 +178,7 @@ class Mailbox:
             with _deadline("the service does not take messages"):
                 await self._socket.send_message(json.dumps(frame))
         except ConnectionClosed:
+            await self._ended.wait()  # what the service said before it closed may still be unread
             self._check()
             raise ServiceUnavailable("the signaling service closed the connection") from None
 
@@ -205,6 +207,7 @@ class Mailbox:
         """The mailbox is over; the first reason stays."""
         if self._over is None:
             self._over = why
+        self._ended.set()
         self._ready.set()
         self._news.set()
         self._deliver.close()
