@@ -24,11 +24,10 @@ async def main() -> None:
     async with (
         open_node(discovery=[meeting.backend], transports=[webrtc()], protocols={ECHO: echo}) as alice,
         open_node(discovery=[meeting.backend], transports=[webrtc()]) as bob,
+        await bob.open_stream(alice.peer_id, ECHO) as stream,
     ):
-        await bob.connect(f"/webrtc/p2p/{alice.peer_id}")
-        async with await bob.open_stream(alice.peer_id, ECHO) as stream:
-            await stream.send_all(b"hello, alice")
-            print((await stream.receive_some()).decode())
+        await stream.send_all(b"hello, alice")
+        print((await stream.receive_some()).decode())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import trio
 
@@ -28,6 +28,7 @@ __all__ = [
     "DiscoveryFactory",
     "Handler",
     "Listener",
+    "Path",
     "PeerRecord",
     "Signaling",
     "SignalingChannel",
@@ -51,8 +52,24 @@ class Stream(trio.abc.HalfCloseableStream):
         """End both directions at once; the peer's next call raises `trio.BrokenResourceError`."""
 
 
+@dataclass(frozen=True)
+class Path:
+    """The way that a connection's bytes take."""
+
+    kind: Literal["memory", "direct", "relayed"]
+    """``relayed`` when a server passes the (still encrypted) bytes on."""
+    local: str
+    """This end as a multiaddr, for example ``/ip4/192.0.2.1/udp/50123``."""
+    remote: str
+    """The other end, as seen from here."""
+
+
 class Connection(trio.abc.AsyncResource):
-    """An authenticated connection to one peer that carries many streams."""
+    """An authenticated connection to one peer that carries many streams.
+
+    ``aclose()`` first waits until what was sent has reached the peer, for a few seconds at
+    most; cancelling it closes at once. Both ends' streams are over then.
+    """
 
     @property
     @abstractmethod
@@ -76,6 +93,19 @@ class Connection(trio.abc.AsyncResource):
     @abstractmethod
     async def wait_closed(self) -> None:
         """Wait until the connection is over, whoever or whatever ended it."""
+
+    @abstractmethod
+    async def path(self) -> Path:
+        """The way that the bytes take now.
+
+        Raises:
+            ConnectionLost: the connection broke; `__cause__` says how.
+            trio.ClosedResourceError: you closed this connection.
+        """
+
+    async def wait_path_changed(self) -> None:
+        """Wait until `path` has changed: forever, where it cannot."""
+        await trio.sleep_forever()
 
     @abstractmethod
     async def accept_stream(self) -> Stream:
@@ -188,14 +218,28 @@ class SignalingChannel(trio.abc.AsyncResource):
 
 
 class Signaling(ABC):
-    """Opens signaling channels by peer id: the WebSocket mailbox and a libp2p relay are two."""
+    """Opens signaling channels by peer id: a WebSocket service and a libp2p relay are two."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """The multiaddr at which others reach this node for signaling, without a peer id.
+
+        For example ``/dns4/signal.example/tcp/443/wss``: a transport appends ``/webrtc/p2p/<peer id>``.
+        """
 
     @abstractmethod
-    async def open_channel(self, peer: PeerId) -> SignalingChannel:
-        """Reach *peer*; the caller closes the channel.
+    def can_reach(self, address: str) -> bool:
+        """Whether `open_channel` understands this multiaddr (what stands before ``/webrtc``)."""
+
+    @abstractmethod
+    async def open_channel(self, address: str, peer: PeerId) -> SignalingChannel:
+        """Reach *peer* at *address*; the caller closes the channel.
+
+        Has its own deadline; cancelling leaves nothing behind.
 
         Raises:
-            PeerUnreachable: the peer is not there.
+            PeerUnreachable: the peer is not there; `__cause__` says how.
         """
 
     @abstractmethod
@@ -239,5 +283,5 @@ class Context:
 
 #: A plug-in: the node enters what it returns and leaves it when the node closes.
 TransportFactory: TypeAlias = Callable[[Context], AbstractAsyncContextManager[Transport]]
-#: Same for discovery. A backend that is also a `Signaling` serves the transports, too.
-DiscoveryFactory: TypeAlias = Callable[[Context], AbstractAsyncContextManager[Discovery]]
+#: Same for ways to find peers, ways to signal to them, and what is both in one.
+DiscoveryFactory: TypeAlias = Callable[[Context], AbstractAsyncContextManager[Discovery | Signaling]]

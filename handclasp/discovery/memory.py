@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -20,12 +21,18 @@ from handclasp.errors import PeerUnreachable
 from handclasp.identity import PeerId
 
 _QUEUE = 256  # messages or channels that wait for a slow reader
+_numbers = itertools.count(1)
 
 
 class MemoryMeeting:
-    """The place where in-memory peers find each other. Two meetings do not see each other."""
+    """The place where in-memory peers find each other. Two meetings do not see each other.
+
+    Attributes:
+        address: the multiaddr of this meeting, for example ``/memory/1``.
+    """
 
     def __init__(self) -> None:
+        self.address = f"/memory/{next(_numbers)}"
         self._records: dict[str, list[PeerRecord]] = {}
         self._watchers: dict[str, list[trio.MemorySendChannel[PeerRecord]]] = {}
         self._listening: dict[PeerId, trio.MemorySendChannel[SignalingChannel]] = {}
@@ -33,7 +40,9 @@ class MemoryMeeting:
     @asynccontextmanager
     async def backend(self, context: Context) -> AsyncGenerator[MemoryBackend]:
         """The discovery factory for `open_node`; what it opens is a `Signaling`, too."""
-        yield MemoryBackend(self._records, self._watchers, self._listening, context.identity.peer_id)
+        yield MemoryBackend(
+            self._records, self._watchers, self._listening, self.address, context.identity.peer_id
+        )
 
 
 class MemoryBackend(Discovery, Signaling):
@@ -44,12 +53,23 @@ class MemoryBackend(Discovery, Signaling):
         records: dict[str, list[PeerRecord]],
         watchers: dict[str, list[trio.MemorySendChannel[PeerRecord]]],
         listening: dict[PeerId, trio.MemorySendChannel[SignalingChannel]],
+        address: str,
         me: PeerId,
     ) -> None:
         self._records = records
         self._watchers = watchers
         self._listening = listening
+        self._address = address
         self._me = me
+
+    @property
+    def address(self) -> str:
+        """See `Signaling.address`; ``/memory/<number of the meeting>``."""
+        return self._address
+
+    def can_reach(self, address: str) -> bool:
+        """See `Signaling.can_reach`."""
+        return address == self._address
 
     def advertise(self, topic: str, me: PeerRecord) -> AbstractAsyncContextManager[None]:
         """See `Discovery.advertise`."""
@@ -91,11 +111,11 @@ class MemoryBackend(Discovery, Signaling):
             if not watchers:
                 self._watchers.pop(topic, None)
 
-    async def open_channel(self, peer: PeerId) -> SignalingChannel:
+    async def open_channel(self, address: str, peer: PeerId) -> SignalingChannel:
         """See `Signaling.open_channel`."""
         await trio.lowlevel.checkpoint()
         target = self._listening.get(peer)
-        if target is None:
+        if target is None or not self.can_reach(address):
             raise PeerUnreachable(f"{peer} does not listen in this meeting")
         ours, theirs = memory_channel_pair(self._me, peer)
         try:

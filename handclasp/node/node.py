@@ -31,6 +31,7 @@ from handclasp.errors import (
     ProtocolViolation,
 )
 from handclasp.identity import Identity, PeerId
+from handclasp.multiaddr import peer_of
 from handclasp.scope import Scope, open_scope
 
 from . import multistream
@@ -81,7 +82,7 @@ class Node:
             PeerUnreachable: nobody answered.
             WrongPeer: somebody else answered.
         """
-        peer = target if isinstance(target, PeerId) else _peer_of(target)
+        peer = target if isinstance(target, PeerId) else peer_of(target)
         existing = self._connections.get(peer)
         if existing is not None:
             await trio.lowlevel.checkpoint()
@@ -234,24 +235,14 @@ async def open_node(
         ]
         context = Context(identity, tuple(backend for backend in backends if isinstance(backend, Signaling)))
         opened = [await stack.enter_async_context(open_transport(context)) for open_transport in transports]
+        finders = [backend for backend in backends if isinstance(backend, Discovery)]
         scope = await stack.enter_async_context(open_scope())
-        node = Node(identity, opened, backends, dict(protocols or {}), scope)
+        node = Node(identity, opened, finders, dict(protocols or {}), scope)
         addresses: list[str] = []
         for transport in opened:
             listener: Listener = await scope.start(node.listen, transport)
             addresses.extend(listener.addresses)
         me = PeerRecord(identity.peer_id, tuple(addresses))
-        for backend in backends:
+        for backend in finders:
             await stack.enter_async_context(backend.advertise(str(identity.peer_id), me))
         yield node
-
-
-def _peer_of(address: str) -> PeerId:
-    """The peer id at the end of a multiaddr."""
-    _, separator, text = address.rpartition("/p2p/")
-    try:
-        if separator:
-            return PeerId.from_text_untrusted(text)
-    except ProtocolViolation as exc:
-        raise InvalidAddress(f"{address} does not end in a peer id: {exc}") from None
-    raise InvalidAddress(f"{address} does not end in /p2p/<peer id>")

@@ -4,53 +4,62 @@
 
     network = MemoryNetwork()
     async with open_node(transports=[network.transport]) as alice, open_node(transports=[network.transport]) as bob:
-        connection = await alice.connect(f"/memory/p2p/{bob.peer_id}")
+        connection = await alice.connect(f"{network.address}/p2p/{bob.peer_id}")
 """
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
 import trio
 
-from handclasp.abc import Connection, Context, Listener, Stream, Transport
+from handclasp.abc import Connection, Context, Listener, Path, Stream, Transport
 from handclasp.errors import ConnectionLost, PeerUnreachable
 from handclasp.identity import PeerId
 
 #: Bytes that may wait between writer and reader before the writer waits.
 WINDOW = 64 * 1024
 _BACKLOG = 64  # connections and streams that wait to be accepted
-_PREFIX = "/memory/p2p/"
+_numbers = itertools.count(1)
 
 
 class MemoryNetwork:
-    """The place where in-memory nodes meet. Two networks do not see each other."""
+    """The place where in-memory nodes meet. Two networks do not see each other.
+
+    Attributes:
+        address: the multiaddr of this network, for example ``/memory/1``.
+    """
 
     def __init__(self) -> None:
+        self.address = f"/memory/{next(_numbers)}"
         self._listening: dict[PeerId, trio.MemorySendChannel[Connection]] = {}
 
     @asynccontextmanager
     async def transport(self, context: Context) -> AsyncGenerator[Transport]:
         """The transport factory for `open_node`."""
-        yield _MemoryTransport(self._listening, context.identity.peer_id)
+        yield _MemoryTransport(self._listening, self.address, context.identity.peer_id)
 
 
 class _MemoryTransport(Transport):
-    def __init__(self, listening: dict[PeerId, trio.MemorySendChannel[Connection]], me: PeerId) -> None:
+    def __init__(
+        self, listening: dict[PeerId, trio.MemorySendChannel[Connection]], network: str, me: PeerId
+    ) -> None:
         self._listening = listening
+        self._network = network
         self._me = me
 
     def can_dial(self, address: str) -> bool:
-        return address.startswith(_PREFIX)
+        return address.startswith(f"{self._network}/p2p/")
 
     async def dial(self, address: str, peer: PeerId) -> Connection:
         await trio.lowlevel.checkpoint()
         target = self._listening.get(peer)
-        if address != f"{_PREFIX}{peer}" or target is None:
+        if address != f"{self._network}/p2p/{peer}" or target is None:
             raise PeerUnreachable(f"nobody listens at {address}")
-        ours, theirs = memory_connection_pair(self._me, peer)
+        ours, theirs = memory_connection_pair(self._me, peer, network=self._network)
         try:
             target.send_nowait(theirs)
         except (trio.WouldBlock, trio.BrokenResourceError):
@@ -65,7 +74,7 @@ class _MemoryTransport(Transport):
         send, receive = trio.open_memory_channel[Connection](_BACKLOG)
         self._listening[self._me] = send
         try:
-            async with _MemoryListener(receive, f"{_PREFIX}{self._me}") as listener:
+            async with _MemoryListener(receive, f"{self._network}/p2p/{self._me}") as listener:
                 yield listener
         finally:
             del self._listening[self._me]
@@ -93,17 +102,20 @@ class _MemoryListener(Listener):
         await trio.lowlevel.checkpoint()
 
 
-def memory_connection_pair(one: PeerId, other: PeerId) -> tuple[Connection, Connection]:
+def memory_connection_pair(
+    one: PeerId, other: PeerId, *, network: str = "/memory/0"
+) -> tuple[Connection, Connection]:
     """Two ends of one connection: the first is held by *one* and leads to *other*."""
     there, back = trio.open_memory_channel[Stream](_BACKLOG), trio.open_memory_channel[Stream](_BACKLOG)
-    life = _Life()
+    life = _Life(network)
     return _MemoryConnection(other, life, there[0], back[1]), _MemoryConnection(one, life, back[0], there[1])
 
 
 class _Life:
     """What both ends of a connection share: its streams, until one end closes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: str) -> None:
+        self.network = network
         self.over = trio.Event()
         self.pipes: list[_Pipe] = []
 
@@ -128,7 +140,15 @@ class _MemoryConnection(Connection):
 
     @property
     def address(self) -> str:
-        return f"{_PREFIX}{self._peer}"
+        return f"{self._life.network}/p2p/{self._peer}"
+
+    async def path(self) -> Path:
+        await trio.lowlevel.checkpoint()
+        if self._closed:
+            raise trio.ClosedResourceError("this connection is closed")
+        if self._life.over.is_set():
+            raise ConnectionLost("the peer closed the connection")
+        return Path("memory", self._life.network, self._life.network)
 
     async def open_stream(self) -> Stream:
         await trio.lowlevel.checkpoint()

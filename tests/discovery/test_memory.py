@@ -126,7 +126,10 @@ async def test_a_cancelled_advertiser_is_not_found() -> None:
 
 async def test_a_channel_reaches_the_peer_that_listens() -> None:
     async with backends(MemoryMeeting()) as (alice, bob), bob.incoming() as channels:
-        async with await alice.open_channel(BOB.peer_id) as ours, await anext(channels) as theirs:
+        async with (
+            await alice.open_channel(alice.address, BOB.peer_id) as ours,
+            await anext(channels) as theirs,
+        ):
             assert (ours.peer, theirs.peer) == (BOB.peer_id, ALICE.peer_id)
             assert (ours.offers, theirs.offers) == (True, False)
             assert ours.binding == theirs.binding
@@ -168,17 +171,17 @@ async def test_what_was_sent_before_a_close_still_arrives() -> None:
 async def test_nobody_answers_for_a_peer_that_does_not_listen() -> None:
     async with backends(MemoryMeeting()) as (alice, bob):
         with pytest.raises(PeerUnreachable):
-            await alice.open_channel(BOB.peer_id)
+            await alice.open_channel(alice.address, BOB.peer_id)
         async with bob.incoming():
-            await (await alice.open_channel(BOB.peer_id)).aclose()
+            await (await alice.open_channel(alice.address, BOB.peer_id)).aclose()
         with pytest.raises(PeerUnreachable):
-            await alice.open_channel(BOB.peer_id)
+            await alice.open_channel(alice.address, BOB.peer_id)
 
 
 async def test_a_channel_that_nobody_took_ends_when_the_peer_stops_listening() -> None:
     async with backends(MemoryMeeting()) as (alice, bob):
         async with bob.incoming():
-            ours = await alice.open_channel(BOB.peer_id)
+            ours = await alice.open_channel(alice.address, BOB.peer_id)
         async with ours:
             with pytest.raises(trio.EndOfChannel):
                 await ours.receive()
@@ -200,7 +203,7 @@ async def test_opening_a_channel_to_a_peer_that_just_stopped_listening_says_so()
                 may_stop.set()
                 await trio.lowlevel.checkpoint()
                 try:
-                    async with await alice.open_channel(BOB.peer_id) as ours:
+                    async with await alice.open_channel(alice.address, BOB.peer_id) as ours:
                         with pytest.raises(trio.EndOfChannel):
                             await ours.receive()
                 except PeerUnreachable:

@@ -67,11 +67,14 @@ class World:
 
 
 def memory_world() -> World:
-    return World(MemoryMeeting().backend, MemoryNetwork().transport, "/memory")
+    network = MemoryNetwork()
+    return World(MemoryMeeting().backend, network.transport, network.address)
 
 
 def webrtc_world() -> World:
-    return World(MemoryMeeting().backend, webrtc(engine=AiortcEngine(addresses=["127.0.0.1"])), "/webrtc")
+    meeting = MemoryMeeting()
+    engine = AiortcEngine(addresses=["127.0.0.1"])
+    return World(meeting.backend, webrtc(engine=engine), f"{meeting.address}/webrtc")
 
 
 @pytest.fixture(params=[memory_world, webrtc_world], ids=["memory", "webrtc"])

@@ -87,7 +87,7 @@ async def test_each_end_of_a_connection_names_the_other() -> None:
     ours, theirs = memory_connection_pair(one, other)
     async with ours, theirs:
         assert (ours.peer, theirs.peer) == (other, one)
-        assert ours.address == f"/memory/p2p/{other}"
+        assert ours.address == f"/memory/0/p2p/{other}"
 
 
 async def test_either_end_opens_streams() -> None:
@@ -170,7 +170,7 @@ async def test_a_dialled_peer_gets_the_connection() -> None:
 async def test_nobody_answers_for_a_peer_that_does_not_listen() -> None:
     network, alice, bob = MemoryNetwork(), Identity.generate(), Identity.generate()
     async with network.transport(Context(alice)) as dialer, network.transport(Context(bob)) as transport:
-        address = f"/memory/p2p/{bob.peer_id}"
+        address = f"{network.address}/p2p/{bob.peer_id}"
         with pytest.raises(PeerUnreachable):
             await dialer.dial(address, bob.peer_id)
         async with transport.listen():
@@ -187,7 +187,7 @@ async def test_an_address_of_one_peer_does_not_reach_another() -> None:
         transport.listen(),
     ):
         with pytest.raises(PeerUnreachable):
-            await dialer.dial(f"/memory/p2p/{alice.peer_id}", bob.peer_id)
+            await dialer.dial(f"{network.address}/p2p/{alice.peer_id}", bob.peer_id)
 
 
 async def test_two_networks_do_not_see_each_other() -> None:

@@ -166,6 +166,13 @@ class _Peer(PeerConnection):
 
         return await self._loop.run(read)
 
+    async def flush(self) -> None:
+        async def flush() -> None:
+            if self._sctp is not None:
+                await self._sctp.flush()
+
+        await self._loop.run(flush)
+
     async def close(self) -> None:
         self._closed = True
         with trio.CancelScope(shield=True):  # sockets must not outlive a cancelled owner; takes milliseconds

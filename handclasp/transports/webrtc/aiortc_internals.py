@@ -191,6 +191,7 @@ class SctpTransport(aiortc.RTCSctpTransport):
     _window_closed: bool
     _sack_timer: asyncio.TimerHandle | None
     _unacknowledged: int
+    _flushed: asyncio.Event
 
     @classmethod
     def adopt(cls, peer: aiortc.RTCPeerConnection) -> SctpTransport:
@@ -202,6 +203,7 @@ class SctpTransport(aiortc.RTCSctpTransport):
         association._window_closed = False
         association._sack_timer = None
         association._unacknowledged = 0
+        association._flushed = asyncio.Event()
         adopted: SctpTransport = association
         return adopted
 
@@ -231,6 +233,21 @@ class SctpTransport(aiortc.RTCSctpTransport):
             if self._association_state is self.State.ESTABLISHED:
                 asyncio.ensure_future(self._send_sack())  # noqa: RUF006 - ends at once: it only writes a datagram
 
+    async def flush(self) -> None:
+        """Wait until everything that was sent is acknowledged, or the association is over."""
+        while not self._everything_acknowledged and self._association_state is self.State.ESTABLISHED:
+            self._flushed.clear()
+            await self._flushed.wait()
+
+    @property
+    def _everything_acknowledged(self) -> bool:
+        return not (self._data_channel_queue or self._outbound_queue or self._sent_queue)
+
+    def _set_state(self, state: Any) -> None:
+        super()._set_state(state)
+        if state is self.State.CLOSED:
+            self._flushed.set()
+
     async def _receive_data_chunk(self, chunk: sctp.DataChunk) -> None:
         beyond_window = self._advertised_rwnd <= 0 and chunk.tsn != sctp.tsn_plus_one(
             self._last_received_tsn or 0
@@ -248,6 +265,8 @@ class SctpTransport(aiortc.RTCSctpTransport):
     async def _receive_sack_chunk(self, chunk: sctp.SackChunk) -> None:
         self._peer_window = chunk.advertised_rwnd
         await super()._receive_sack_chunk(chunk)
+        if self._everything_acknowledged:
+            self._flushed.set()
 
     async def _send_sack(self) -> None:
         # Duplicates and gaps mean that something was lost: the sender has to know at once.

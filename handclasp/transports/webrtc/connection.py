@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import deque
 
 import trio
 
-from handclasp.abc import Connection, Stream
+from handclasp.abc import Connection, Path, Stream
 from handclasp.errors import ConnectionLost
 from handclasp.identity import PeerId
 
@@ -17,6 +18,8 @@ from .stream import DataChannelStream
 MAX_UNACCEPTED = 256
 #: Streams open at the same time, both directions together. SCTP has 65,534 ids (RFC 8832 §6).
 MAX_STREAMS = 8_192
+#: Seconds that `aclose` waits for the peer to acknowledge what was sent. A few round trips of a bad path.
+FLUSH_TIMEOUT = 5.0
 
 
 class WebRTCConnection(Connection):
@@ -30,6 +33,7 @@ class WebRTCConnection(Connection):
         self._unaccepted: deque[DataChannelStream] = deque()
         self._wake_acceptors = trio.Event()
         self._over = trio.Event()
+        self._path_changed = trio.Event()
         self._lost: str | None = None
         self._closed = False
 
@@ -47,6 +51,21 @@ class WebRTCConnection(Connection):
         """The local and the remote end of the path in use (RFC 8445)."""
         self._check_usable()
         return await self._peer_connection.selected_pair()
+
+    async def path(self) -> Path:
+        """See `Connection.path`."""
+        local, remote = await self.selected_pair()
+        relayed = "relay" in {local.kind, remote.kind}
+        return Path("relayed" if relayed else "direct", _multiaddr(local), _multiaddr(remote))
+
+    async def wait_path_changed(self) -> None:
+        """See `Connection.wait_path_changed`."""
+        await self._path_changed.wait()
+
+    def path_changed(self) -> None:
+        """The engine uses another pair."""
+        self._path_changed.set()
+        self._path_changed = trio.Event()
 
     async def open_stream(self) -> Stream:
         """See `Connection.open_stream`."""
@@ -71,10 +90,16 @@ class WebRTCConnection(Connection):
         await self._over.wait()
 
     async def aclose(self) -> None:
-        """Close the connection and every stream in it; what was sent may still be under way and is lost."""
-        self._closed = True
-        self.break_off("this connection was closed")
-        await self._peer_connection.close()
+        """See `Connection`; waits at most `FLUSH_TIMEOUT` for a peer that does not take what was sent."""
+        try:
+            if not self._closed and self._lost is None:
+                self._closed = True  # no new streams
+                with trio.move_on_after(FLUSH_TIMEOUT):
+                    await self._peer_connection.flush()
+        finally:
+            self._closed = True
+            self.break_off("this connection was closed")
+            await self._peer_connection.close()
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -105,3 +130,7 @@ class WebRTCConnection(Connection):
                 stream.break_off(reason)
             self._over.set()
             self._wake_acceptors.set()
+
+
+def _multiaddr(candidate: Candidate) -> str:
+    return f"/ip{ipaddress.ip_address(candidate.host).version}/{candidate.host}/udp/{candidate.port}"

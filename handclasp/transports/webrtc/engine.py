@@ -90,6 +90,8 @@ class PeerConnection(ABC):
         self.on_channel: Callable[[DataChannel], None] = _ignore_channel
         #: The connection is over; the text says why. Called once, never after `close`.
         self.on_lost: Callable[[str], None] = _ignore_text
+        #: Another ICE pair than before carries the connection; `selected_pair` tells which.
+        self.on_path_changed: Callable[[], None] = _ignore
 
     @abstractmethod
     def open_channel(self, label: str = "") -> DataChannel:
@@ -132,8 +134,15 @@ class PeerConnection(ABC):
         """The local and remote end of the path in use, once a channel is open."""
 
     @abstractmethod
+    async def flush(self) -> None:
+        """Wait until the peer has acknowledged all that was sent, or the connection is over.
+
+        Has no deadline: a peer that is gone, or does not read, is the caller's to wait for or not.
+        """
+
+    @abstractmethod
     async def close(self) -> None:
-        """Close the connection and free its sockets; harmless when repeated."""
+        """Close the connection at once and free its sockets; harmless when repeated."""
 
 
 class EngineSession(ABC):

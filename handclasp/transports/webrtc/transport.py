@@ -11,6 +11,7 @@ import hmac
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from urllib.parse import parse_qs, urlsplit
 
 import trio
 
@@ -24,6 +25,7 @@ from handclasp.abc import (
     TransportFactory,
 )
 from handclasp.errors import (
+    ConfigurationError,
     ConnectionLost,
     FingerprintMismatch,
     HandclaspError,
@@ -66,6 +68,35 @@ def webrtc(*, engine: Engine | None = None, ice_servers: Sequence[IceServer] = (
     return open_transport
 
 
+def from_url(url: str) -> TransportFactory:
+    """The transport of a URL ``webrtc:?engine=native&ice=stun:host:3478&address=127.0.0.1&relay-only``.
+
+    ``engine`` is ``aiortc`` (default) or ``native``; ``ice``, a STUN server, and ``address``, a local IP
+    address to bind to, may be repeated.
+
+    Raises:
+        ConfigurationError: an unknown or malformed option; the message names it.
+    """
+    options = parse_qs(urlsplit(url).query, keep_blank_values=True)
+    unknown = options.keys() - {"engine", "ice", "address", "relay-only"}
+    if unknown:
+        raise ConfigurationError(f"{url}: unknown option {min(unknown)!r}")
+    addresses, relay_only = options.get("address"), "relay-only" in options
+    engine: Engine
+    match options.get("engine", ["aiortc"])[-1]:
+        case "aiortc":
+            from .aiortc import AiortcEngine
+
+            engine = AiortcEngine(addresses=addresses, relay_only=relay_only)
+        case "native":
+            from .native import NativeEngine
+
+            engine = NativeEngine(addresses=addresses, relay_only=relay_only)
+        case other:
+            raise ConfigurationError(f"{url}: unknown engine {other!r} (aiortc, native)")
+    return webrtc(engine=engine, ice_servers=[IceServer(url) for url in options.get("ice", ())])
+
+
 def _default_engine() -> Engine:
     from .aiortc import AiortcEngine  # takes 0.3 s to import, so only when it is used
 
@@ -83,32 +114,37 @@ class WebRTCTransport(Transport):
 
     def can_dial(self, address: str) -> bool:
         """Whether this is a ``/…/webrtc/p2p/<id>`` address and there is signaling to reach it by."""
-        return "/webrtc/p2p/" in address and bool(self._signaling)
+        return self._route(address) is not None
 
     async def dial(self, address: str, peer: PeerId) -> Connection:
-        """See `Transport.dial`; tries each signaling of the node in turn."""
-        if not self.can_dial(address):
-            raise InvalidAddress(f"{address} is not a /webrtc address, or this node has no signaling")
-        failure: HandclaspError | None = None
-        for signaling in self._signaling:
-            try:
-                async with await signaling.open_channel(peer) as channel:
-                    with _deadline(DIAL_TIMEOUT):
-                        connection = await self.upgrade(channel)
-            except (PeerUnreachable, ConnectionLost) as exc:
-                failure = exc
-                continue
-            if connection.peer != peer:
-                await connection.aclose()
-                raise WrongPeer(f"{connection.peer} answered in the place of {peer}")
-            return connection
-        raise PeerUnreachable(f"{peer} could not be reached over WebRTC") from failure
+        """See `Transport.dial`."""
+        route = self._route(address)
+        if route is None:
+            raise InvalidAddress(f"{address} is not a /webrtc address that this node has signaling for")
+        signaling, prefix = route
+        try:
+            with _deadline(DIAL_TIMEOUT):
+                async with await signaling.open_channel(prefix, peer) as channel:
+                    connection = await self._connect(channel, prefix)
+        except ConnectionLost as exc:
+            raise PeerUnreachable(f"{peer} could not be reached over WebRTC: {exc}") from exc
+        if connection.peer != peer:
+            await trio.aclose_forcefully(connection)
+            raise WrongPeer(f"{connection.peer} answered in the place of {peer}")
+        return connection
+
+    def _route(self, address: str) -> tuple[Signaling, str] | None:
+        """The signaling that reaches this address, and the part of the address that concerns it."""
+        prefix, found, _ = address.rpartition("/webrtc/p2p/")
+        for signaling in self._signaling if found else ():
+            if signaling.can_reach(prefix):
+                return signaling, prefix
+        return None
 
     def listen(self) -> AbstractAsyncContextManager[Listener]:
         """Accept connections from peers that open signaling channels to this node."""
-        # Who finds this address reaches us through a signaling that both have; without one there is none.
-        addresses = (_address(self._me),) if self._signaling else ()
-        return _open_listener(self.upgrade, self._signaling, addresses)
+        addresses = [_address(signaling.address, self._me) for signaling in self._signaling]
+        return _open_listener(self._connect, self._signaling, addresses)
 
     def can_upgrade(self, channel: SignalingChannel) -> bool:  # noqa: ARG002 - any channel will do
         """Any signaling channel can become a WebRTC connection."""
@@ -116,9 +152,12 @@ class WebRTCTransport(Transport):
 
     async def upgrade(self, channel: SignalingChannel) -> Connection:
         """See `Transport.upgrade`. Waits for the peer's first message as long as the caller lets it."""
+        return await self._connect(channel, "")
+
+    async def _connect(self, channel: SignalingChannel, prefix: str) -> Connection:
         peer_connection = await self._session.create_peer(self._ice_servers)
         try:
-            attempt = _Attempt(peer_connection, channel)
+            attempt = _Attempt(peer_connection, channel, prefix)
             connection = await (attempt.offer() if channel.offers else attempt.answer())
         except BaseException:
             await peer_connection.close()
@@ -129,9 +168,10 @@ class WebRTCTransport(Transport):
 class _Attempt:
     """The exchange of descriptions, candidates and confirmations that makes one connection."""
 
-    def __init__(self, peer_connection: PeerConnection, channel: SignalingChannel) -> None:
+    def __init__(self, peer_connection: PeerConnection, channel: SignalingChannel, prefix: str) -> None:
         self._peer_connection = peer_connection
         self._channel = channel
+        self._prefix = prefix
         self._connection: WebRTCConnection | None = None
         self._init: DataChannel | None = None
         self._candidates: list[str | None] = []  # came before the description they belong to
@@ -164,7 +204,7 @@ class _Attempt:
 
     def _new_connection(self) -> WebRTCConnection:
         peer = self._channel.peer
-        return WebRTCConnection(self._peer_connection, peer, _address(peer))
+        return WebRTCConnection(self._peer_connection, peer, _address(self._prefix, peer))
 
     # --- signaling ---
 
@@ -216,6 +256,7 @@ class _Attempt:
         assert connection is not None  # noqa: S101 - made by both callers
         self._peer_connection.on_lost = connection.break_off
         self._peer_connection.on_channel = connection.channel_opened
+        self._peer_connection.on_path_changed = connection.path_changed
 
     async def _wait(self, event: trio.Event) -> None:
         await event.wait()
@@ -254,8 +295,8 @@ def _confirmation(key: bytes, offerer: bytes, answerer: bytes, *, by_offerer: bo
     return hmac.digest(key, b"handclasp/1 fingerprints " + role + offerer + answerer, "sha256")
 
 
-def _address(peer: PeerId) -> str:
-    return f"/webrtc/p2p/{peer}"
+def _address(prefix: str, peer: PeerId) -> str:
+    return f"{prefix}/webrtc/p2p/{peer}"
 
 
 @contextmanager
@@ -288,17 +329,17 @@ class _WebRTCListener(Listener):
 
 @asynccontextmanager
 async def _open_listener(
-    upgrade: Callable[[SignalingChannel], Awaitable[Connection]],
+    connect: Callable[[SignalingChannel, str], Awaitable[Connection]],
     signaling: Sequence[Signaling],
     addresses: Sequence[str],
 ) -> AsyncGenerator[Listener]:
     found, connections = trio.open_memory_channel[Connection](0)
 
-    async def accept_one(channel: SignalingChannel) -> None:
+    async def accept_one(channel: SignalingChannel, prefix: str) -> None:
         async with channel:
             try:
                 with _deadline(DIAL_TIMEOUT):
-                    connection = await upgrade(channel)
+                    connection = await connect(channel, prefix)
             except HandclaspError as exc:
                 _log.info("an inbound WebRTC connection failed: %s", exc)
                 return
@@ -316,7 +357,7 @@ async def _open_listener(
         async with source.incoming() as channels, trio.open_nursery() as nursery:
             task_status.started()
             async for channel in channels:
-                nursery.start_soon(accept_one, channel)
+                nursery.start_soon(accept_one, channel, source.address)
 
     async with open_scope() as scope, _WebRTCListener(connections, addresses) as listener:
         for source in signaling:

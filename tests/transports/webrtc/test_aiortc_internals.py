@@ -39,7 +39,7 @@ SUBCLASSES = [
     (
         SctpTransport,
         aiortc.RTCSctpTransport,
-        {"_receive_data_chunk", "_receive_sack_chunk", "_send_sack", "_transmit"},
+        {"_receive_data_chunk", "_receive_sack_chunk", "_send_sack", "_set_state", "_transmit"},
     ),
 ]
 OWN = {
@@ -50,6 +50,8 @@ OWN = {
     "received",
     "consumed",
     "_sack_is_due",
+    "flush",
+    "_everything_acknowledged",
     "_data_channel_id",
 }
 REPLACED = [(ours, theirs, name) for ours, theirs, names in SUBCLASSES for name in sorted(names)]

@@ -553,22 +553,26 @@ async def two_nodes(meeting: MemoryMeeting) -> AsyncGenerator[tuple[Transport, T
         yield ours, theirs
 
 
-def address_of(peer: PeerId) -> str:
-    return f"/webrtc/p2p/{peer}"
+def address_of(peer: PeerId, meeting: MemoryMeeting) -> str:
+    return f"{meeting.address}/webrtc/p2p/{peer}"
 
 
 async def test_a_peer_is_dialled_through_signaling() -> None:
-    async with two_nodes(MemoryMeeting()) as (ours, theirs), theirs.listen() as listener:
-        assert ours.can_dial(address_of(BOB.peer_id))
-        async with await ours.dial(address_of(BOB.peer_id), BOB.peer_id) as dialled:
+    meeting = MemoryMeeting()
+    async with two_nodes(meeting) as (ours, theirs), theirs.listen() as listener:
+        address = address_of(BOB.peer_id, meeting)
+        assert ours.can_dial(address)
+        assert listener.addresses == [address]
+        async with await ours.dial(address, BOB.peer_id) as dialled:
             async with await listener.accept() as accepted:
                 assert (dialled.peer, accepted.peer) == (BOB.peer_id, ALICE.peer_id)
 
 
 async def test_a_connection_that_nobody_accepts_is_closed_with_the_listener(leftovers: Callable) -> None:
-    async with leftovers().none(), two_nodes(MemoryMeeting()) as (ours, theirs):
+    meeting = MemoryMeeting()
+    async with leftovers().none(), two_nodes(meeting) as (ours, theirs):
         async with theirs.listen():
-            dialled = await ours.dial(address_of(BOB.peer_id), BOB.peer_id)
+            dialled = await ours.dial(address_of(BOB.peer_id, meeting), BOB.peer_id)
             await trio.testing.wait_all_tasks_blocked(0.05)  # Bob's end is offered to whoever accepts
         async with dialled:
             with pytest.raises(ConnectionLost):
@@ -576,15 +580,17 @@ async def test_a_connection_that_nobody_accepts_is_closed_with_the_listener(left
 
 
 async def test_a_peer_that_is_not_there_is_unreachable() -> None:
-    async with two_nodes(MemoryMeeting()) as (ours, _):
+    meeting = MemoryMeeting()
+    async with two_nodes(meeting) as (ours, _):
         with pytest.raises(PeerUnreachable):
-            await ours.dial(address_of(BOB.peer_id), BOB.peer_id)
+            await ours.dial(address_of(BOB.peer_id, meeting), BOB.peer_id)
 
 
 async def test_a_transport_without_signaling_dials_nobody(transport: Transport) -> None:
-    assert not transport.can_dial(address_of(BOB.peer_id))
+    address = address_of(BOB.peer_id, MemoryMeeting())
+    assert not transport.can_dial(address)
     with pytest.raises(InvalidAddress):
-        await transport.dial(address_of(BOB.peer_id), BOB.peer_id)
+        await transport.dial(address, BOB.peer_id)
 
 
 async def test_a_peer_that_never_answers_is_unreachable_after_the_deadline(
@@ -594,14 +600,14 @@ async def test_a_peer_that_never_answers_is_unreachable_after_the_deadline(
     meeting = MemoryMeeting()
     async with two_nodes(meeting) as (ours, _), meeting.backend(Context(BOB)) as silent, silent.incoming():
         with pytest.raises(PeerUnreachable):
-            await ours.dial(address_of(BOB.peer_id), BOB.peer_id)
+            await ours.dial(address_of(BOB.peer_id, meeting), BOB.peer_id)
 
 
 async def test_an_inbound_peer_that_never_offers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport_module, "DIAL_TIMEOUT", 0.2)
     meeting = MemoryMeeting()
     async with two_nodes(meeting) as (_, theirs), meeting.backend(Context(ALICE)) as silent, theirs.listen():
-        async with await silent.open_channel(BOB.peer_id) as channel:
+        async with await silent.open_channel(meeting.address, BOB.peer_id) as channel:
             with pytest.raises(trio.EndOfChannel):
                 await channel.receive()
 
@@ -609,20 +615,22 @@ async def test_an_inbound_peer_that_never_offers_is_given_up(monkeypatch: pytest
 class Misleading(MemoryBackend):
     """Signaling that leads to Bob, whoever was asked for."""
 
-    async def open_channel(self, peer: PeerId) -> SignalingChannel:
+    async def open_channel(self, address: str, peer: PeerId) -> SignalingChannel:
         del peer
-        return await super().open_channel(BOB.peer_id)
+        return await super().open_channel(address, BOB.peer_id)
 
 
 async def test_somebody_else_at_the_other_end_is_the_wrong_peer() -> None:
     meeting, eve = MemoryMeeting(), Identity.generate().peer_id
-    misleading = Misleading(meeting._records, meeting._watchers, meeting._listening, ALICE.peer_id)
+    misleading = Misleading(
+        meeting._records, meeting._watchers, meeting._listening, meeting.address, ALICE.peer_id
+    )
     factory = webrtc(engine=AiortcEngine(addresses=["127.0.0.1"]))
     async with two_nodes(meeting) as (_, theirs), theirs.listen() as listener:
         async with factory(Context(ALICE, (misleading,))) as ours, trio.open_nursery() as nursery:
             nursery.start_soon(listener.accept)
             with pytest.raises(WrongPeer):
-                await ours.dial(address_of(eve), eve)
+                await ours.dial(address_of(eve, meeting), eve)
             nursery.cancel_scope.cancel()
 
 
