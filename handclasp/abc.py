@@ -81,6 +81,11 @@ class Connection(trio.abc.AsyncResource):
     def address(self) -> str:
         """The peer's multiaddr as text, ending in ``/p2p/<peer id>``."""
 
+    @property
+    @abstractmethod
+    def streams(self) -> int:
+        """How many streams are open in it now, whoever opened them."""
+
     @abstractmethod
     async def open_stream(self) -> Stream:
         """Open a new stream; costs no round trip.

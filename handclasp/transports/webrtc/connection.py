@@ -67,6 +67,11 @@ class WebRTCConnection(Connection):
         self._path_changed.set()
         self._path_changed = trio.Event()
 
+    @property
+    def streams(self) -> int:
+        """See `Connection.streams`."""
+        return len(self._streams)
+
     async def open_stream(self) -> Stream:
         """See `Connection.open_stream`."""
         await trio.lowlevel.checkpoint()
