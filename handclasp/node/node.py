@@ -105,6 +105,7 @@ class Node:
             InvalidAddress: no transport of this node can dial it.
             PeerUnreachable: nobody answered; the message and `__cause__` tell every attempt.
             WrongPeer: somebody else answered.
+            ConnectionLost: the peer closed the connection at once: it does not want one, or no more.
             PeerNotAllowed, LimitReached: this node itself refuses.
         """
         peer = target if isinstance(target, PeerId) else peer_of(target)
@@ -238,7 +239,8 @@ class Node:
             with dial.scope:
                 async with open_scope() as scope:
                     scope.start_soon(self._finish_when_connected, peer, dial)
-                    dialer = Dialer(peer, self._plugins.transports, searching=address is None)
+                    searching = address is None and bool(self._plugins.discovery)
+                    dialer = Dialer(peer, self._plugins.transports, searching=searching)
                     if address is None:
                         scope.start_soon(find_addresses, peer, self._plugins.discovery, dialer)
                     else:

@@ -225,7 +225,7 @@ class _Pipe:
         self._changed = trio.Event()
 
     def break_off(self, reason: str) -> None:
-        if self.broken is None and not (self.eof and not self.buffer):
+        if self.broken is None and not self.eof:  # after an end of file nothing can get lost any more
             self.broken = reason
         self.change()
 

@@ -35,12 +35,12 @@ def a_connection() -> tuple[Connection, Connection]:
 # --- streams ---
 
 
-async def test_a_stream_keeps_the_contract(autojump_clock: trio.testing.MockClock) -> None:  # noqa: ARG001
+async def test_a_stream_keeps_the_contract(autojump_clock: trio.testing.MockClock) -> None:
     await check_stream(a_pair, a_clogged_pair)
 
 
 async def test_a_stream_of_a_connection_keeps_the_contract(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     ours, theirs = a_connection()
 

@@ -438,7 +438,7 @@ async def fill(*streams: Stream) -> None:
 
 
 async def test_a_stream_on_an_engine_without_a_network_keeps_the_contract(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 - time jumps
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def make_pair() -> tuple[Stream, Stream]:
         return local_pair()
