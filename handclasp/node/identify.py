@@ -15,12 +15,11 @@ from handclasp import multiaddr
 from handclasp.abc import Stream
 from handclasp.errors import ConnectionLost, ProtocolViolation
 from handclasp.identity import PeerId, public_key_from_protobuf_untrusted, public_key_to_protobuf
+from handclasp.messages import encode_message, receive_message_untrusted
 from handclasp.protobuf import (
     Fields,
     decode_fields_untrusted,
-    decode_uvarint_untrusted,
     encode_field,
-    encode_uvarint,
     last_bytes,
 )
 
@@ -67,7 +66,7 @@ async def tell(
         message += encode_field(_OBSERVED, multiaddr.to_bytes(observed))
     for protocol in protocols:
         message += encode_field(_PROTOCOL, protocol.encode())
-    await stream.send_all(encode_uvarint(len(message)) + message)
+    await stream.send_all(encode_message(message))
 
 
 async def ask(stream: Stream, peer: PeerId) -> PeerInfo:
@@ -77,19 +76,11 @@ async def ask(stream: Stream, peer: PeerId) -> PeerInfo:
         ProtocolViolation: malformed, too long, or about another peer.
         ConnectionLost: the stream broke.
     """
-    data = bytearray()
     try:
-        while (prefix := decode_uvarint_untrusted(data)) is None or len(data) < sum(prefix):
-            if prefix is not None and prefix[0] > MAX_MESSAGE:
-                raise ProtocolViolation(f"an identify message has at most {MAX_MESSAGE} bytes")
-            chunk = await stream.receive_some()
-            if not chunk:
-                raise ProtocolViolation("the peer ended the stream before it had told who it is")
-            data += chunk
+        message = await receive_message_untrusted(stream, MAX_MESSAGE)
     except trio.BrokenResourceError as exc:
-        raise ConnectionLost(f"the stream broke: {exc}") from exc
-    length, start = prefix
-    return _parse_untrusted(bytes(data[start : start + length]), peer)
+        raise ConnectionLost(f"the peer did not tell who it is: {exc}") from exc
+    return _parse_untrusted(message, peer)
 
 
 def _parse_untrusted(message: bytes, peer: PeerId) -> PeerInfo:

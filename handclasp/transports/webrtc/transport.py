@@ -48,6 +48,9 @@ _log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 20.0
 #: Seconds for the whole of a dial, or of an inbound one: gathering and the peer's description come before that.
 DIAL_TIMEOUT = 30.0
+#: Inbound attempts under way at the same time; more signaling channels wait. Each holds sockets and a timer, and
+#: whoever may signal to this node can begin one.
+MAX_INBOUND = 64
 _INIT = "init"  # the channel that the offerer opens so that the offer has a data channel section
 _CONFIRMATION_LENGTH = 32
 
@@ -334,9 +337,10 @@ async def _open_listener(
     addresses: Sequence[str],
 ) -> AsyncGenerator[Listener]:
     found, connections = trio.open_memory_channel[Connection](0)
+    room = trio.CapacityLimiter(MAX_INBOUND)
 
     async def accept_one(channel: SignalingChannel, prefix: str) -> None:
-        async with channel:
+        async with channel, room:
             try:
                 with _deadline(DIAL_TIMEOUT):
                     connection = await connect(channel, prefix)
