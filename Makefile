@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: run test check lint format types bench upgrade clean libp2p
+.PHONY: run test check lint format types docs bench upgrade clean libp2p
 
 run: $(VENV)/.run ## set up and run the demonstration; make run ARGS=--once ends by itself
 	@$(BIN)/handclasp demo $(ARGS)
@@ -17,7 +17,7 @@ run: $(VENV)/.run ## set up and run the demonstration; make run ARGS=--once ends
 test: $(VENV)/.test libp2p ## set up and run the tests; make test ARGS='-k invitation'
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.check lint types test ## everything that has to hold before a commit
+check: $(VENV)/.check lint types docs test ## everything that has to hold before a commit
 
 lint: $(VENV)/.check
 	@$(BIN)/ruff format --check .
@@ -31,6 +31,10 @@ format: $(VENV)/.check
 types: $(VENV)/.check
 	@$(BIN)/mypy
 	@$(BIN)/pyright
+
+docs: $(VENV)/.check ## build the documentation into docs/_build; every warning is an error
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+	@echo "docs/_build/index.html"
 
 bench: $(VENV)/.test ## print the figures as ratios and write benchmarks/results/
 	@$(BIN)/python -m benchmarks.startup
@@ -56,7 +60,7 @@ $(VENV)/.test: $(VENV)/.run
 
 $(VENV)/.check: $(VENV)/.test
 	@echo "installing linters and type checkers …"
-	@$(PIP) install --constraint constraints.txt --group check
+	@$(PIP) install --constraint constraints.txt --group check --group docs
 	@touch $@
 
 # py-libp2p has an environment of its own: its typing stubs and pinned versions would disturb ours.
