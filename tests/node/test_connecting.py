@@ -33,6 +33,7 @@ from handclasp.errors import (
 )
 from handclasp.identity import Identity, PeerId
 from handclasp.node import Limits, Node, open_node
+from handclasp.node.multistream import choose_untrusted
 from handclasp.transports.memory import MemoryNetwork, memory_connection_pair
 from handclasp.transports.webrtc import webrtc
 from handclasp.transports.webrtc.aiortc import AiortcEngine
@@ -61,6 +62,10 @@ async def ask(node: Node, peer: PeerId) -> bytes:
         return await stream.receive_some()
 
 
+class TooLateToStop(float):
+    """Seconds until a dial is through although it was cancelled meanwhile."""
+
+
 class Scripted(Transport):
     """A transport whose addresses behave as they are named: ``/memory/<n>/p2p/…`` does what script[n] says."""
 
@@ -86,7 +91,8 @@ class Scripted(Transport):
             await trio.lowlevel.checkpoint()
             raise what
         try:
-            await trio.sleep(what)
+            with trio.CancelScope(shield=isinstance(what, TooLateToStop)):
+                await trio.sleep(what)
         except trio.Cancelled:
             self.cancelled.append(number)
             raise
@@ -229,15 +235,14 @@ async def test_no_more_addresses_are_tried_than_the_limit(autojump_clock: trio.t
 
 
 async def test_connections_that_came_too_late_are_closed(autojump_clock: trio.testing.MockClock) -> None:
-    # Both arrive in the same instant: the second starts 0.25 s later and takes 0.25 s less.
-    transport = Scripted(1.0, 0.75)
+    transport = Scripted(1, TooLateToStop(2))
     async with dialing(transport, Known(0, 1)) as node:
         connection = await node.connect(PEER.peer_id)
-        for other in transport.made:
-            if other is not connection:
-                with pytest.raises(trio.ClosedResourceError):
-                    await other.open_stream()
         await connection.open_stream()
+        first, late = transport.made
+        assert first is connection
+        with pytest.raises(trio.ClosedResourceError):
+            await late.open_stream()
 
 
 async def test_a_dial_that_nobody_waits_for_any_more_is_broken_off(
@@ -364,6 +369,59 @@ async def test_when_the_connection_in_use_breaks_another_one_takes_over(
         assert await ask(large, ME.peer_id) == b"x"
         names = [type(await anext(events)).__name__ for _ in range(3)]
         assert names == ["PeerConnected", "PathChanged", "PathChanged"]
+
+
+async def test_a_peer_that_comes_by_itself_ends_the_wait_for_a_dial_that_hangs() -> None:
+    network, transport = MemoryNetwork(), Scripted(3_600)
+    async with (
+        open_node(
+            identity=ME, transports=[network.transport, transport.open], discovery=[Known(0).open]
+        ) as node,
+        open_node(identity=PEER, transports=[network.transport]) as peer,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(peer.connect, f"{network.address}/p2p/{ME.peer_id}")
+        connection = await node.connect(PEER.peer_id)
+        assert connection.address == f"{network.address}/p2p/{PEER.peer_id}"
+        assert transport.began
+
+
+async def test_a_connection_that_is_over_is_replaced_for_the_next_stream() -> None:
+    network = MemoryNetwork()
+    meeting = MemoryMeeting()
+    async with (
+        open_node(
+            identity=PEER,
+            transports=[network.transport],
+            discovery=[meeting.backend],
+            protocols={ECHO: echo},
+        ),
+        open_node(identity=ME, transports=[network.transport], discovery=[meeting.backend]) as node,
+    ):
+        for _ in range(3):
+            await (await node.connect(PEER.peer_id)).aclose()
+            assert await ask(node, PEER.peer_id) == b"x"  # at once: nothing was told of the end yet
+
+
+async def test_a_stream_whose_connection_makes_way_for_another_is_opened_on_that_one() -> None:
+    network = MemoryNetwork()
+    async with (
+        network.transport(Context(ME)) as raw,
+        raw.listen() as listener,
+        open_node(identity=PEER, transports=[network.transport]) as node,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(node.connect, listener.addresses[0])
+        first = await listener.accept()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(ask, node, ME.peer_id)
+        await first.accept_stream()  # and say nothing
+        async with await raw.dial(f"{network.address}/p2p/{PEER.peer_id}", PEER.peer_id) as second:
+            await trio.testing.wait_all_tasks_blocked()
+            await first.aclose()
+            async with await second.accept_stream() as stream:
+                assert await choose_untrusted(stream, {ECHO}) == ECHO
+                await echo(stream, PEER.peer_id)
 
 
 async def test_a_node_does_not_connect_to_itself() -> None:

@@ -152,6 +152,23 @@ async def test_a_known_address_is_dialled_again_and_again(autojump_clock: trio.t
             assert trio.current_time() - came_back <= 61
 
 
+async def test_after_a_connection_that_lasted_the_pauses_start_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    network = MemoryNetwork()
+    address = f"{network.address}/p2p/{ALICE.peer_id}"
+    async with open_node(transports=[network.transport]) as bob, bob.hold(address), bob.events() as events:
+        await trio.sleep(3_600)  # by now the pause is a minute
+        async with open_node(identity=ALICE, transports=[network.transport]):
+            await anext(events)
+            await trio.sleep(60)
+        await anext(events)
+        restarted = trio.current_time()
+        async with open_node(identity=ALICE, transports=[network.transport]):
+            await anext(events)
+            assert trio.current_time() - restarted < 3
+
+
 async def test_the_pauses_between_attempts_grow_to_a_minute(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -189,7 +206,7 @@ async def test_what_is_held_has_to_be_a_peer() -> None:
 async def test_peers_meet_by_topic() -> None:
     world = World()
     async with world.node() as alice, world.node() as bob, bob.find("tea") as found:
-        async with alice.advertise("tea"), bob.advertise("tea"):
+        async with bob.advertise("tea"), alice.advertise("tea"):
             record = await anext(found)  # Alice and not Bob himself
             assert record.peer == alice.peer_id
             assert record.addresses == tuple(alice.addresses)
