@@ -17,8 +17,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 import trio
 
 from handclasp.abc import Connection, Context, Listener, Path, Stream, Transport
-from handclasp.errors import ConnectionLost, PeerUnreachable
+from handclasp.errors import ConnectionLost, InvalidAddress, PeerUnreachable, ProtocolViolation
 from handclasp.identity import PeerId
+from handclasp.multiaddr import split_peer
 
 #: Bytes that may wait between writer and reader before the writer waits.
 WINDOW = 64 * 1024
@@ -52,10 +53,16 @@ class _MemoryTransport(Transport):
         self._me = me
 
     def can_dial(self, address: str) -> bool:
-        return address.startswith(f"{self._network}/p2p/")
+        try:
+            network, _ = split_peer(address)
+        except (InvalidAddress, ProtocolViolation):
+            return False
+        return network == self._network
 
     async def dial(self, address: str, peer: PeerId) -> Connection:
         await trio.lowlevel.checkpoint()
+        if not self.can_dial(address):
+            raise InvalidAddress(f"{address} is not an address of {self._network}")
         target = self._listening.get(peer)
         if address != f"{self._network}/p2p/{peer}" or target is None:
             raise PeerUnreachable(f"nobody listens at {address}")

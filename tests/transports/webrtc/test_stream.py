@@ -451,16 +451,7 @@ async def test_a_stream_on_an_engine_without_a_network_keeps_the_contract(
     await check_stream(make_pair, make_clogged_pair)
 
 
-# --- the contract, on aiortc ---
-
-
-async def test_a_stream_on_aiortc_keeps_the_contract(webrtc_pair: list[Connection]) -> None:
-    ours, theirs = webrtc_pair
-
-    async def make_pair() -> tuple[Stream, Stream]:
-        return await ours.open_stream(), await theirs.accept_stream()
-
-    await check_stream(make_pair)
+# --- on aiortc; the contract: tests/contract ---
 
 
 async def test_a_writer_that_waits_on_aiortc_is_woken_by_a_read_a_close_and_a_reset(

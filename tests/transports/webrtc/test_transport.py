@@ -479,7 +479,7 @@ async def test_cancelling_while_servers_are_asked_leaves_nothing_behind(leftover
         engine = AiortcEngine(addresses=["127.0.0.1", "127.0.0.2"], gather_timeout=0.2)
         servers = [IceServer(f"stun:{address}"), IceServer(f"turn:{address}", "user", "password")]
         async with webrtc(engine=engine, ice_servers=servers)(Context(ALICE)) as transport:
-            async with leftovers().none(but="thread asyncio_"):  # the loop's own, for looking up names
+            async with leftovers("thread asyncio_").none():  # the loop's own, for looking up names
                 for step in itertools.count(1):
                     with cancelled_at(step) as scope:
                         await genuine_offer(transport)
