@@ -267,7 +267,7 @@ class Node:
     async def _tell(self, stream: Stream, peer: PeerId) -> None:
         """The handler of identify."""
         path = self._connections.path(peer)
-        observed = None if path is None else path.remote
+        observed = None if path is None else path.remote or None  # an engine may not tell
         await identify.tell(stream, self.peer_id, list(self._protocols), self.addresses, observed)
 
     async def listen(

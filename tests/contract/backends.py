@@ -92,10 +92,6 @@ TRANSPORTS: Sequence[TransportBackend] = [
         signaling=memory_meeting,
         one_window=True,
         dial_timeout=(webrtc_transport, "DIAL_TIMEOUT"),
-        defects={
-            "connection": "of 500 streams opened at once, those beyond MAX_UNACCEPTED are reset",
-            "transport": "a dial or accept that is cancelled at its end keeps its connection; can_dial takes any id",
-        },
     ),
 ]
 
