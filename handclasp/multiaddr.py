@@ -104,13 +104,13 @@ def at(host: str, protocol: str, port: int) -> str:
     """The address of a port, for example ``at("192.0.2.1", "tcp", 80)`` is ``/ip4/192.0.2.1/tcp/80``.
 
     Raises:
-        InvalidAddress: *host* is neither an IP address nor a DNS name.
+        InvalidAddress: *host* is neither an IP address nor a DNS name, or *port* is none.
     """
     try:
-        ip = ipaddress.ip_address(host)
+        kind = f"ip{ipaddress.ip_address(host).version}"
     except ValueError:
-        return join(*parse(f"/dns4/{host}/{protocol}/{port}"))
-    return f"/ip{ip.version}/{ip}/{protocol}/{port}"
+        kind = "dns4"
+    return join(*parse(f"/{kind}/{host}/{protocol}/{port}"))
 
 
 def _is_ip(version: int) -> Callable[[str], bool]:
@@ -119,7 +119,8 @@ def _is_ip(version: int) -> Callable[[str], bool]:
             ip = ipaddress.ip_address(value)
         except ValueError:
             return False
-        return ip.version == version and str(ip) == value
+        # Python takes any text as an IPv6 scope; multiaddr has none (its protocol ip6zone is not used here).
+        return ip.version == version and str(ip) == value and "%" not in value
 
     return check
 
