@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
@@ -76,8 +76,8 @@ class StaticDiscovery(Discovery):
         try:
             listed = self._records.get(PeerId.from_text_untrusted(topic))
         except ProtocolViolation:
-            return aclosing(_each(*self._records.values()))
-        return aclosing(_each(*([listed] if listed else [])))
+            return _each(*self._records.values())
+        return _each(*([listed] if listed else []))
 
 
 @asynccontextmanager
@@ -85,7 +85,11 @@ async def _nothing() -> AsyncGenerator[None]:
     yield
 
 
-async def _each(*records: PeerRecord) -> AsyncGenerator[PeerRecord]:
-    await trio.lowlevel.checkpoint()
-    for record in records:
-        yield record
+@asynccontextmanager
+async def _each(*records: PeerRecord) -> AsyncGenerator[AsyncIterator[PeerRecord]]:
+    send, receive = trio.open_memory_channel[PeerRecord](len(records))
+    with send:
+        for record in records:
+            send.send_nowait(record)
+    with receive:
+        yield receive
