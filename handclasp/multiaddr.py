@@ -117,13 +117,13 @@ def at(host: str, protocol: str, port: int) -> str:
     """The address of a port, for example ``at("192.0.2.1", "tcp", 80)`` is ``/ip4/192.0.2.1/tcp/80``.
 
     Raises:
-        InvalidAddress: *host* is neither an IP address nor a DNS name.
+        InvalidAddress: *host* is neither an IP address nor a DNS name, or *port* is none.
     """
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
         return join(*parse(f"/dns4/{host}/{protocol}/{port}"))
-    return f"/ip{ip.version}/{ip}/{protocol}/{port}"
+    return join(*parse(f"/ip{ip.version}/{ip}/{protocol}/{port}"))
 
 
 def to_bytes(address: str) -> bytes:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from handclasp.discovery.sealed import Conversation, Kind, Message
 from handclasp.discovery.signaling import Invitation
-from handclasp.discovery.signaling.sealed import Conversation, Kind, Message
 from handclasp.errors import HandshakeFailed
 from handclasp.identity import Identity
 
@@ -28,8 +28,8 @@ def pair(
     first: Meddle = untouched, second: Meddle = untouched, third: Meddle = untouched
 ) -> list[Conversation]:
     """Both sides after a handshake whose messages somebody had in his hands; the wallet comes second."""
-    website = Conversation(WEBSITE, INVITATION, wallet=False)
-    wallet = Conversation(WALLET, INVITATION, wallet=True)
+    website = Conversation(WEBSITE, dialed=None, prologue=INVITATION.prologue)
+    wallet = Conversation(WALLET, dialed=INVITATION.peer, prologue=INVITATION.prologue)
     website.receive_untrusted(first(wallet.greet()))
     assert wallet.receive_untrusted(second(website.send(OFFER))) == OFFER
     assert website.receive_untrusted(third(wallet.send(ANSWER))) == ANSWER

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from handclasp.discovery.sealed import Conversation
 from handclasp.discovery.signaling import Invitation
-from handclasp.discovery.signaling.sealed import Conversation
 from handclasp.errors import HandshakeFailed, InvitationRefused, WrongPeer
 from handclasp.identity import Identity
 
@@ -24,8 +24,8 @@ def test_whoever_has_another_invitation_in_mind_cannot_finish_the_handshake() ->
         Invitation(genuine.service, genuine.origin, genuine.peer, genuine.secret, genuine.expires + 1),
         Invitation(genuine.service, genuine.origin, genuine.peer, genuine.secret, genuine.expires, "passkey"),
     ):
-        site = Conversation(website, genuine, wallet=False)
-        victim = Conversation(wallet, edited, wallet=True)
+        site = Conversation(website, dialed=None, prologue=genuine.prologue)
+        victim = Conversation(wallet, dialed=edited.peer, prologue=edited.prologue)
         site.receive_untrusted(victim.greet())
         with pytest.raises((HandshakeFailed, WrongPeer)):
             victim.receive_untrusted(site.send(None))

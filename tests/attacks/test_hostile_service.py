@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from handclasp import Identity
+from handclasp.discovery.sealed import Conversation, Kind, Message
 from handclasp.discovery.signaling import Invitation
-from handclasp.discovery.signaling.sealed import Conversation, Kind, Message
 from handclasp.errors import HandshakeFailed, WrongPeer
 
 from .hostile import decode, encode, open_hostile_service
@@ -139,7 +139,7 @@ async def test_c7_an_edited_invitation_yields_no_session(field: str, value: str)
 
 
 def conversation(invitation: Invitation, identity: Identity, *, wallet: bool) -> Conversation:
-    return Conversation(identity, invitation, wallet=wallet)
+    return Conversation(identity, dialed=invitation.peer if wallet else None, prologue=invitation.prologue)
 
 
 def test_c3_a_service_without_the_secret_can_act_neither_as_the_website_nor_as_the_wallet() -> None:

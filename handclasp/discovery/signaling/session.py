@@ -10,6 +10,7 @@ from typing import TypeAlias
 import trio
 
 from handclasp.abc import SignalingChannel
+from handclasp.discovery.sealed import Conversation, Kind, Message
 from handclasp.errors import (
     DeadlineExceeded,
     HandclaspError,
@@ -25,7 +26,6 @@ from handclasp.scope import open_scope
 from .invitation import LIFETIME, Invitation
 from .mailbox import Crowded, Event, Incoming, Mailbox, Presence, claim_mailbox, open_mailbox
 from .moments import Moment, Watcher
-from .sealed import Conversation, Kind, Message
 
 __all__ = ["MailboxSession", "join", "open_invitation"]
 
@@ -57,7 +57,9 @@ class MailboxSession:
         self.identity = identity
         self.signaling: SignalingChannel = _SealedSignaling(self, offers=not wallet)
         self._mailbox = mailbox
-        self._conversation = Conversation(identity, invitation, wallet=wallet)
+        self._conversation = Conversation(
+            identity, dialed=invitation.peer if wallet else None, prologue=invitation.prologue
+        )
         self._watcher = watcher
         self._wallet = wallet
         self._sending = trio.Lock()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from noise.connection import Keypair, NoiseConnection
 
-from handclasp.discovery.signaling.noise import MAX_MESSAGE, CipherState, Handshake, Secured
+from handclasp.discovery.noise import MAX_MESSAGE, CipherState, Handshake, Secured
 from handclasp.errors import HandshakeFailed, MisuseError
 from handclasp.identity import Identity, PeerId
 

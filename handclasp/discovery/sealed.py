@@ -1,7 +1,7 @@
-"""The sealed conversation in a mailbox, without I/O: the handshake, then encrypted messages.
+"""The sealed conversation of two peers, without I/O: the handshake, then encrypted messages.
 
-The wallet sends the first handshake message. The website's first message rides in the second
-one and the wallet's in the third, so an SDP offer and its answer cost no round trip of their own.
+The dialer sends the first handshake message. The answerer's first message rides in the second
+one and the dialer's in the third, so an SDP offer and its answer cost no round trip of their own.
 Source: docs/protocols/invitation.md, "The handshake".
 """
 
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from handclasp.errors import HandshakeFailed, MisuseError, WrongPeer
 from handclasp.identity import Identity, PeerId
 
-from .invitation import Invitation
 from .noise import MAX_MESSAGE, Handshake, Secured
 
 #: Bytes of the longest text that fits into one sealed message beside keys, signatures and tags.
@@ -45,14 +44,13 @@ class Conversation:
 
     Args:
         identity: who this side is.
-        invitation: what both sides know.
-        wallet: whether this side scanned the invitation (and speaks first).
+        dialed: whom this side wants to talk to, and then it speaks first; None on the side that answers anybody.
+        prologue: bytes that both sides have to agree on.
     """
 
-    def __init__(self, identity: Identity, invitation: Invitation, *, wallet: bool) -> None:
-        self._handshake = Handshake(identity, initiator=wallet, prologue=invitation.prologue)
-        self._expected = invitation.peer if wallet else None
-        self._wallet = wallet
+    def __init__(self, identity: Identity, *, dialed: PeerId | None, prologue: bytes) -> None:
+        self._handshake = Handshake(identity, initiator=dialed is not None, prologue=prologue)
+        self._dialed = dialed
         self._peer: PeerId | None = None
         self._secured: Secured | None = None
         self._dead = False
@@ -62,7 +60,7 @@ class Conversation:
         """Whether `send` may be called now: it is our turn in the handshake, or the handshake is over."""
         if self._secured is not None:
             return not self._dead
-        greeting = self._wallet and self._peer is None  # carries nothing: see `greet`
+        greeting = self._dialed is not None and self._peer is None  # carries nothing: see `greet`
         return not self._dead and self._handshake.may_write and not greeting
 
     @property
@@ -82,7 +80,7 @@ class Conversation:
         return self._secured
 
     def greet(self) -> bytes:
-        """The wallet's first message."""
+        """The dialer's first message."""
         return self._handshake.write()
 
     def send(self, message: Message | None) -> bytes:
@@ -107,7 +105,7 @@ class Conversation:
 
         Raises:
             HandshakeFailed: altered, out of order, repeated, or not from the peer.
-            WrongPeer: the handshake is sound, but its peer is not the one in the invitation.
+            WrongPeer: the handshake is sound, but its peer is not the one that was dialed.
         """
         if self._dead:
             raise HandshakeFailed("the conversation is over")
@@ -124,13 +122,13 @@ class Conversation:
         text = self._handshake.read_untrusted(sealed)
         peer = self._handshake.peer
         if peer is not None:
-            if self._expected is not None and peer != self._expected:
-                raise WrongPeer(f"the invitation names {self._expected}, but {peer} answered")
+            if self._dialed is not None and peer != self._dialed:
+                raise WrongPeer(f"{peer} answered in the place of {self._dialed}")
             self._peer = peer
         self._finish_if_done(wrote=False)
         return text
 
     def _finish_if_done(self, *, wrote: bool) -> None:
-        # The third message is written by the wallet and read by the website.
-        if self._peer is not None and wrote is self._wallet and not self._handshake.may_write:
+        # The third message is written by the dialer and read by the answerer.
+        if self._peer is not None and wrote is (self._dialed is not None) and not self._handshake.may_write:
             self._secured = self._handshake.finish()

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from handclasp.abc import SignalingChannel
+from handclasp.discovery.noise import MAX_MESSAGE
+from handclasp.discovery.sealed import MAX_TEXT, Conversation, Kind, Message
 from handclasp.discovery.signaling import Invitation
-from handclasp.discovery.signaling.noise import MAX_MESSAGE
-from handclasp.discovery.signaling.sealed import MAX_TEXT, Conversation, Kind, Message
 from handclasp.errors import HandshakeFailed, MisuseError, PeerFault, WrongPeer
 from handclasp.identity import Identity
 
@@ -24,11 +24,15 @@ LINK = Message(Kind.LINK, b'{"message": "..."}')
 VERDICT = Message(Kind.LINK, b'{"linked": true}')
 
 
+def conversation(identity: Identity, invitation: Invitation, *, wallet: bool) -> Conversation:
+    return Conversation(identity, dialed=invitation.peer if wallet else None, prologue=invitation.prologue)
+
+
 def conversations(
     *, wallet: Identity = WALLET, website: Identity = WEBSITE, scanned: Invitation = INVITATION
 ) -> tuple[Conversation, Conversation]:
     """The wallet's side and the website's."""
-    return Conversation(wallet, scanned, wallet=True), Conversation(website, INVITATION, wallet=False)
+    return conversation(wallet, scanned, wallet=True), conversation(website, INVITATION, wallet=False)
 
 
 def paired() -> tuple[Conversation, Conversation]:
@@ -196,8 +200,8 @@ def test_a_service_between_the_two_that_lacks_the_secret_gets_neither_role() -> 
     # It would have to be the website towards the wallet and the wallet towards the website (claim C3).
     wallet, website = conversations()
     guess = replace(INVITATION, secret=bytes(16))
-    as_website = Conversation(STRANGER, guess, wallet=False)
-    as_wallet = Conversation(STRANGER, guess, wallet=True)
+    as_website = conversation(STRANGER, guess, wallet=False)
+    as_wallet = conversation(STRANGER, guess, wallet=True)
     as_website.receive_untrusted(wallet.greet())
     assert_refused(wallet, as_website.send(OFFER))
     website.receive_untrusted(as_wallet.greet())
@@ -252,13 +256,13 @@ def test_a_message_of_another_pairing_ends_the_conversation() -> None:
 
 def test_a_handshake_message_after_the_handshake_ends_the_conversation() -> None:
     _, website = paired()
-    assert_refused(website, Conversation(STRANGER, INVITATION, wallet=True).greet())
+    assert_refused(website, conversation(STRANGER, INVITATION, wallet=True).greet())
 
 
 def test_a_second_greeting_ends_the_conversation() -> None:
     wallet, website = conversations()
     website.receive_untrusted(wallet.greet())
-    assert_refused(website, Conversation(STRANGER, INVITATION, wallet=True).greet())
+    assert_refused(website, conversation(STRANGER, INVITATION, wallet=True).greet())
 
 
 def test_a_degenerate_greeting_ends_the_conversation_before_anything_is_sent() -> None:
