@@ -226,7 +226,10 @@ def _encode_hash(text: str) -> bytes:
     # multibase base64url without padding: the only one that WebRTC and WebTransport addresses use
     if not text.startswith("u") or len(text) > 128:  # noqa: PLR2004 - a SHA-512 multihash has 90
         raise ValueError("not multibase base64url")
-    return base64.b64decode(text[1:] + "=" * (-len(text[1:]) % 4), altchars=b"-_", validate=True)
+    hashed = base64.b64decode(text[1:] + "=" * (-len(text[1:]) % 4), altchars=b"-_", validate=True)
+    if len(hashed) <= 2 or hashed[1] != len(hashed) - 2:  # noqa: PLR2004 - code, length, digest
+        raise ValueError("not a multihash")
+    return hashed
 
 
 def _decode_hash(data: bytes) -> str:

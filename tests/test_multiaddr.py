@@ -12,9 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handclasp.errors import InvalidAddress
+from handclasp.errors import InvalidAddress, ProtocolViolation
 from handclasp.identity import Identity
-from handclasp.multiaddr import Endpoint, Part, at, endpoint, join, parse, peer_of, split_peer
+from handclasp.multiaddr import (
+    Endpoint,
+    Part,
+    at,
+    endpoint,
+    from_bytes_untrusted,
+    join,
+    parse,
+    peer_of,
+    split_peer,
+    to_bytes,
+)
 
 LIBP2P = Path(__file__).parents[1] / ".venv-libp2p"
 
@@ -198,6 +209,45 @@ def test_the_address_of_a_port_names_what_it_cannot_be() -> None:
             at(host, "tcp", port)
 
 
+# --- the binary form ---
+
+
+@given(parts=_ADDRESSES)
+def test_an_address_survives_its_binary_form(parts: list[Part]) -> None:
+    assert from_bytes_untrusted(to_bytes(join(*parts))) == join(*parts)
+
+
+@given(data=st.binary(max_size=40) | st.sampled_from(list(GOOD)).map(to_bytes).map(lambda data: data[:-1]))
+def test_whatever_binary_form_is_accepted_is_an_address(data: bytes) -> None:
+    try:
+        text = from_bytes_untrusted(data)
+    except ProtocolViolation:
+        return
+    assert to_bytes(text) == data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "04",
+        "047f0000",
+        "047f000001060f",
+        "06",
+        "ff7f",
+        "8102",
+        "35ff01",
+        "350161ff",
+        "3500",
+        "3501ff",
+        "0f",
+        "dd03" * 33,
+    ],
+)
+def test_a_binary_form_that_is_none_is_the_peers_fault(data: str) -> None:
+    with pytest.raises(ProtocolViolation):
+        from_bytes_untrusted(bytes.fromhex(data))
+
+
 # --- equal to the package that we do not use ---
 
 SCRIPT = """
@@ -208,7 +258,8 @@ def read(text):
     try:
         address = Multiaddr(text)
         parts = [[protocol.name, value] for protocol, value in address.items()]
-        return {"text": str(Multiaddr(address.to_bytes())), "parts": parts}
+        data = address.to_bytes()
+        return {"text": str(Multiaddr(data)), "parts": parts, "data": data.hex()}
     except Exception:
         return None
 
@@ -248,7 +299,8 @@ def test_the_package_reads_the_same_addresses_as_we_do() -> None:
     sparse = [unicast | 1 << low | 1 << high for low in range(0, 112, 16) for high in range(low, 112, 16)]
     texts = [*(GOOD.keys() - NOT_THEIRS), *(at(str(ipaddress.IPv6Address(ip)), "udp", 9) for ip in sparse)]
     for text, read in zip(texts, theirs(texts), strict=True):
-        assert read == {"text": text, "parts": [list(part) for part in parse(text)]}, text
+        parts = [list(part) for part in parse(text)]
+        assert read == {"text": text, "parts": parts, "data": to_bytes(text).hex()}, text
 
 
 def test_what_we_refuse_the_package_refuses_or_writes_otherwise() -> None:

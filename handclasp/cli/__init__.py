@@ -219,7 +219,7 @@ def peer(
 
 
 @main.command()
-@click.argument("peer")
+@click.argument("target", metavar="PEER")
 @_identity
 @_discovery
 @_transport
@@ -230,7 +230,7 @@ def peer(
 @_json
 def ping(
     *,
-    peer: str,
+    target: str,
     identity: Path | None,
     discovery: tuple[str, ...],
     transports: tuple[str, ...],
@@ -244,12 +244,12 @@ def ping(
 
     output = open_output(as_json=as_json)
     options = PeerOptions(identity, discovery, transports)
-    _run(output, lambda: run_ping(output, options, peer, count=count, interval=interval))
+    _run(output, lambda: run_ping(output, options, target, count=count, interval=interval))
 
 
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("peer")
+@click.argument("target", metavar="PEER")
 @_identity
 @_discovery
 @_transport
@@ -257,7 +257,7 @@ def ping(
 def send(
     *,
     file: Path,
-    peer: str,
+    target: str,
     identity: Path | None,
     discovery: tuple[str, ...],
     transports: tuple[str, ...],
@@ -268,7 +268,7 @@ def send(
     from .terminal import open_output
 
     output = open_output(as_json=as_json)
-    _run(output, lambda: run_send(output, PeerOptions(identity, discovery, transports), file, peer))
+    _run(output, lambda: run_send(output, PeerOptions(identity, discovery, transports), file, target))
 
 
 @main.command()

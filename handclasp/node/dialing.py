@@ -56,6 +56,10 @@ class Dialer:
             self._seen.add(address)
             self._send.send_nowait(address)
 
+    def no_more(self) -> None:
+        """No more addresses will be added."""
+        self._send.close()
+
     async def run(self) -> Connection:
         """Dial until an address works, or all have failed. Cancelling leaves no connection behind.
 
@@ -68,7 +72,7 @@ class Dialer:
                 if self._searching:
                     self._patience.deadline = trio.current_time() + FIND_TIMEOUT
                 else:
-                    self._send.close()
+                    self.no_more()
                 with self._patience:
                     async for address in self._addresses:
                         self._patience.deadline = math.inf
@@ -124,7 +128,7 @@ async def _close(connections: Sequence[Connection]) -> None:
 
 
 async def find_addresses(peer: PeerId, backends: Sequence[Discovery], dialer: Dialer) -> None:
-    """Feed the addresses that *backends* have for *peer* to *dialer*, until cancelled."""
+    """Feed the addresses that *backends* have for *peer* to *dialer*, until they have no more or this is cancelled."""
 
     async def look(backend: Discovery) -> None:
         try:
@@ -139,3 +143,4 @@ async def find_addresses(peer: PeerId, backends: Sequence[Discovery], dialer: Di
     async with trio.open_nursery() as nursery:
         for backend in backends:
             nursery.start_soon(look, backend)
+    dialer.no_more()
