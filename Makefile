@@ -36,9 +36,11 @@ docs: $(VENV)/.check ## build the documentation into docs/_build; every warning 
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 	@echo "docs/_build/index.html"
 
-bench: $(VENV)/.test ## print the figures as ratios and write benchmarks/results/
+bench: $(VENV)/.test libp2p ## print the figures as ratios and write benchmarks/results/
 	@$(BIN)/python -m benchmarks.startup
 	@$(BIN)/python -m benchmarks.pairing $(ARGS)
+	@$(BIN)/python -m benchmarks.stream $(ARGS)
+	@$(BIN)/python -m benchmarks.memory
 
 # --- setting up ---
 
@@ -70,7 +72,7 @@ libp2p: $(BIN)/python
 	  if echo '#include <gmp.h>' | $${CC:-cc} -E - >/dev/null 2>&1; then \
 	    echo "installing py-libp2p, to compare with …"; \
 	    $(PYTHON) -m venv .venv-libp2p \
-	      && .venv-libp2p/bin/python -m pip --disable-pip-version-check --quiet install 'libp2p==0.8.1' \
+	      && .venv-libp2p/bin/python -m pip --disable-pip-version-check --quiet install 'libp2p==0.8.1' 'aiortc==1.16.0' 'aioice==0.13.0' \
 	      && touch .venv-libp2p/.ready \
 	      || echo "py-libp2p could not be installed; the tests that compare with it will skip"; \
 	  else \

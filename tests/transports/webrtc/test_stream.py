@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from handclasp.abc import Connection, Stream
 from handclasp.testing import check_stream
-from handclasp.transports.webrtc.aiortc_internals import RECEIVE_WINDOW
+from handclasp.transports.webrtc.aiortc_sctp import RECEIVE_WINDOW
 from handclasp.transports.webrtc.engine import DataChannel
 from handclasp.transports.webrtc.framing import (
     MAX_FRAME,
