@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: run test check lint format types docs bench upgrade clean libp2p
+.PHONY: run test check lint format types docs matrix bench upgrade clean libp2p
 
 run: $(VENV)/.run ## set up and run the demonstration; make run ARGS=--once ends by itself
 	@$(BIN)/handclasp demo $(ARGS)
@@ -35,6 +35,9 @@ types: $(VENV)/.check
 docs: $(VENV)/.check ## build the documentation into docs/_build; every warning is an error
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 	@echo "docs/_build/index.html"
+
+matrix: $(VENV)/.test ## every protocol over every discovery and every transport, as a table
+	@$(BIN)/python -m pytest tests/matrix --table -q $(ARGS)
 
 bench: $(VENV)/.test libp2p ## print the figures as ratios and write benchmarks/results/
 	@$(BIN)/python -m benchmarks.startup
