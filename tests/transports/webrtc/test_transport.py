@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
-import random
 import socket
 import subprocess
 import sys
@@ -715,43 +713,6 @@ async def test_a_peer_that_is_killed_is_noticed(
     for pipe in (process.stdin, process.stdout):
         assert pipe is not None
         await pipe.aclose()
-
-
-async def test_nothing_is_lost_on_a_path_that_loses_and_reorders_datagrams(
-    upgraded: Upgraded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chance = random.Random(1)  # noqa: S311 - the same losses each time
-    send = aiortc_internals.StunProtocol.send_data
-
-    async def send_or_not(
-        protocol: aiortc_internals.StunProtocol, data: bytes, address: tuple[str, int]
-    ) -> None:
-        fate = chance.random()
-        if fate < 0.02:
-            return
-        if fate < 0.04:
-            asyncio.get_running_loop().call_later(
-                0.01, lambda: protocol.transport.is_closing() or protocol.transport.sendto(data, address)
-            )
-            return
-        await send(protocol, data, address)
-
-    monkeypatch.setattr(aiortc_internals.StunProtocol, "send_data", send_or_not)
-    engine = AiortcEngine(addresses=["127.0.0.1"])
-    async with webrtc(engine=engine)(Context(ALICE)) as transport:
-        ours, theirs = await upgraded(transport, *a_channel())
-        async with ours, theirs, trio.open_nursery() as nursery:
-            nursery.start_soon(echo, theirs)
-            async with trio.open_nursery() as asking:
-                for number in range(8):
-
-                    async def ask_often(number: int = number) -> None:
-                        for length in (10, 1_000, 30_000):
-                            question = bytes([number]) * length
-                            assert await ask(ours, question) == question
-
-                    asking.start_soon(ask_often)
-            await ours.aclose()
 
 
 @pytest.mark.parametrize("reuse", [False, True], ids=["ids in turn", "a peer that uses an id at once again"])
