@@ -61,6 +61,8 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.run
 	@echo "installing what the tests need …"
 	@$(PIP) install --constraint constraints.txt --group test
+	@$(PIP) install --constraint constraints.txt --only-binary wrtc --editable '.[fast,native]' \
+	  || echo "there is no wheel of wrtc for this machine: the tests of the native engine will skip"
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test
@@ -85,7 +87,7 @@ libp2p: $(BIN)/python
 upgrade: ## the newest versions that pip agrees to, into constraints.txt; run the tests afterwards
 	@rm -rf build/upgrade && $(PYTHON) -m venv build/upgrade
 	@build/upgrade/bin/python -m pip --quiet install 'pip>=25.1'
-	@build/upgrade/bin/python -m pip --quiet install --editable '.[fast]' --group dev
+	@build/upgrade/bin/python -m pip --quiet install --editable '.[fast,native]' --group dev
 	@{ echo "# The versions that the tests passed with; 'make' installs these. Regenerate: make upgrade"; \
 	  build/upgrade/bin/python -m pip freeze --exclude-editable; } > constraints.txt
 
