@@ -13,6 +13,8 @@ from typing import Any, TypeAlias, TypeVar
 import pytest
 
 from handclasp.abc import Context, DiscoveryFactory, Signaling, SignalingChannel, TransportFactory
+from handclasp.discovery.direct import direct
+from handclasp.discovery.mdns import mdns
 from handclasp.discovery.memory import MemoryMeeting
 from handclasp.testing.stream import MIB
 from handclasp.transports.memory import WINDOW, MemoryNetwork
@@ -20,6 +22,7 @@ from handclasp.transports.webrtc import transport as webrtc_transport
 from handclasp.transports.webrtc import webrtc
 from handclasp.transports.webrtc.aiortc import AiortcEngine
 from handclasp.transports.webrtc.aiortc_sctp import RECEIVE_WINDOW
+from handclasp.transports.webrtc.native import NativeEngine
 from handclasp.transports.webrtc.stream import SEND_WINDOW
 
 F = TypeVar("F")
@@ -73,14 +76,31 @@ async def webrtc_on_loopback() -> AsyncGenerator[TransportFactory]:
     yield webrtc(engine=AiortcEngine(addresses=["127.0.0.1"]))
 
 
+@asynccontextmanager
+async def native_on_loopback() -> AsyncGenerator[TransportFactory]:
+    yield webrtc(engine=NativeEngine(addresses=["127.0.0.1"]))
+
+
+@asynccontextmanager
+async def tcp_on_loopback() -> AsyncGenerator[DiscoveryFactory]:
+    yield direct()
+
+
+@asynccontextmanager
+async def mdns_on_loopback() -> AsyncGenerator[DiscoveryFactory]:
+    yield mdns(interfaces=["127.0.0.1"])
+
+
 # --- the table ---
 
 DISCOVERY: Sequence[DiscoveryBackend] = [
     DiscoveryBackend("memory", memory_meeting),
+    DiscoveryBackend("mdns", mdns_on_loopback),
 ]
 
 SIGNALING: Sequence[DiscoveryBackend] = [
     DiscoveryBackend("memory", memory_meeting),
+    DiscoveryBackend("direct", tcp_on_loopback),
 ]
 
 TRANSPORTS: Sequence[TransportBackend] = [
@@ -88,6 +108,14 @@ TRANSPORTS: Sequence[TransportBackend] = [
     TransportBackend(
         "webrtc-aiortc",
         webrtc_on_loopback,
+        most_buffered=SEND_WINDOW + RECEIVE_WINDOW + MIB // 4,  # the last is what SCTP has under way
+        signaling=memory_meeting,
+        one_window=True,
+        dial_timeout=(webrtc_transport, "DIAL_TIMEOUT"),
+    ),
+    TransportBackend(
+        "webrtc-native",
+        native_on_loopback,
         most_buffered=SEND_WINDOW + RECEIVE_WINDOW + MIB // 4,  # the last is what SCTP has under way
         signaling=memory_meeting,
         one_window=True,
