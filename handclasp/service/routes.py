@@ -13,8 +13,8 @@ import anyio
 from .asgi import Headers, Receive, Request
 from .exchange import Exchange
 from .frames import Refused, Topic
+from .strict import FRAME_LENGTH
 from .wire import (
-    FRAME_LENGTH,
     URL_LENGTH,
     parse_bearer_untrusted,
     parse_challenge_untrusted,

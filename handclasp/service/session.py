@@ -11,7 +11,8 @@ import anyio.lowlevel
 from .asgi import Event, Receive, Send
 from .exchange import Exchange, Outbox
 from .frames import End, Error, Refused
-from .wire import encode_frame, malformed, parse_frame_untrusted
+from .strict import malformed
+from .wire import encode_frame, parse_frame_untrusted
 
 _logger = logging.getLogger("handclasp.service")
 

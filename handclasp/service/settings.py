@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from handclasp.errors import ConfigurationError
 
-from .wire import BODY_LENGTH
+from .strict import BODY_LENGTH
 
 _LONGEST_LIFE = 300.0  # docs/protocols/mailbox.md promises that no nonce or waiting mailbox outlives this
 
