@@ -45,8 +45,9 @@ def flat_object_untrusted(text: str, what: str) -> Object:
     """The one JSON object in *text*, with neither objects nor lists in it."""
     if len(text) > FRAME_LENGTH:
         raise Refused("limit", f"{what}: is longer than {FRAME_LENGTH} bytes", 413)
-    # No valid value holds a bracket: counting them bounds the depth before a recursive parser sees the text.
-    if text.count("{") > 1 or "[" in text:
+    # No valid value holds a brace, and only a host that is an IPv6 address holds a bracket: counting them bounds
+    # the depth before a recursive parser sees the text.
+    if text.count("{") > 1 or text.count("[") > 1:
         raise malformed(what, "must be one flat JSON object")
     try:
         data: object = json.loads(
@@ -59,7 +60,7 @@ def flat_object_untrusted(text: str, what: str) -> Object:
     except ValueError:
         # Without its cause: the decoder's error holds the whole document.
         raise malformed(what, "is not JSON") from None
-    if not isinstance(data, _Flat):
+    if not isinstance(data, _Flat) or any(isinstance(value, list) for value in data.fields.values()):
         raise malformed(what, "must be one flat JSON object")
     return data.fields
 
