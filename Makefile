@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: run test check lint format types bench upgrade clean libp2p
+.PHONY: run test check lint format types docs bench upgrade clean libp2p
 
 run: $(VENV)/.run ## set up and run the demonstration; make run ARGS=--once ends by itself
 	@$(BIN)/handclasp demo $(ARGS)
@@ -17,7 +17,7 @@ run: $(VENV)/.run ## set up and run the demonstration; make run ARGS=--once ends
 test: $(VENV)/.test libp2p ## set up and run the tests; make test ARGS='-k invitation'
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.check lint types test ## everything that has to hold before a commit
+check: $(VENV)/.check lint types docs test ## everything that has to hold before a commit
 
 lint: $(VENV)/.check
 	@$(BIN)/ruff format --check .
@@ -32,9 +32,15 @@ types: $(VENV)/.check
 	@$(BIN)/mypy
 	@$(BIN)/pyright
 
-bench: $(VENV)/.test ## print the figures as ratios and write benchmarks/results/
+docs: $(VENV)/.check ## build the documentation into docs/_build; every warning is an error
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+	@echo "docs/_build/index.html"
+
+bench: $(VENV)/.test libp2p ## print the figures as ratios and write benchmarks/results/
 	@$(BIN)/python -m benchmarks.startup
 	@$(BIN)/python -m benchmarks.pairing $(ARGS)
+	@$(BIN)/python -m benchmarks.stream $(ARGS)
+	@$(BIN)/python -m benchmarks.memory
 
 # --- setting up ---
 
@@ -56,7 +62,7 @@ $(VENV)/.test: $(VENV)/.run
 
 $(VENV)/.check: $(VENV)/.test
 	@echo "installing linters and type checkers …"
-	@$(PIP) install --constraint constraints.txt --group check
+	@$(PIP) install --constraint constraints.txt --group check --group docs
 	@touch $@
 
 # py-libp2p has an environment of its own: its typing stubs and pinned versions would disturb ours.
@@ -66,7 +72,7 @@ libp2p: $(BIN)/python
 	  if echo '#include <gmp.h>' | $${CC:-cc} -E - >/dev/null 2>&1; then \
 	    echo "installing py-libp2p, to compare with …"; \
 	    $(PYTHON) -m venv .venv-libp2p \
-	      && .venv-libp2p/bin/python -m pip --disable-pip-version-check --quiet install 'libp2p==0.8.1' \
+	      && .venv-libp2p/bin/python -m pip --disable-pip-version-check --quiet install 'libp2p==0.8.1' 'aiortc==1.16.0' 'aioice==0.13.0' \
 	      && touch .venv-libp2p/.ready \
 	      || echo "py-libp2p could not be installed; the tests that compare with it will skip"; \
 	  else \

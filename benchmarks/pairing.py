@@ -6,66 +6,15 @@ Repetitions are interleaved, bare and ours in turn, so that a slower moment of t
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import trio
 from rich.progress import track
 
 from handclasp.testing import open_service
 
+from .processes import Worker, worker
 from .report import Figure, figure, publish
-
-
-class Worker:
-    """One process of `benchmarks.workers`."""
-
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
-        self._buffer = b""
-
-    async def send(self, line: object) -> None:
-        assert self._process.stdin is not None
-        text = line if isinstance(line, str) else json.dumps(line)
-        await self._process.stdin.send_all(text.encode() + b"\n")
-
-    async def until(self, field: str, value: object = None) -> dict[str, Any]:
-        """Read what the worker tells until it tells *field* (with *value*)."""
-        assert self._process.stdout is not None
-        while True:
-            line, separator, rest = self._buffer.partition(b"\n")
-            if separator:
-                self._buffer = rest
-                told = json.loads(line)
-                if field in told and value in (None, told[field]):
-                    return told
-                continue
-            data = await self._process.stdout.receive_some()
-            if not data:
-                raise RuntimeError("a worker ended early; see its messages above")
-            self._buffer += data
-
-
-@asynccontextmanager
-async def worker(*arguments: str) -> AsyncGenerator[Worker]:
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "benchmarks.workers", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        one = Worker(process)
-        await one.until("ready")
-        yield one
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
 
 
 async def bare_once(offerer: Worker, answerer: Worker) -> tuple[float, float]:
@@ -109,10 +58,10 @@ async def measure(repetitions: int) -> list[Figure]:
     connects, trips, ours = [], [], []
     async with (
         open_service() as service,
-        worker("bare-offerer") as offerer,
-        worker("bare-answerer") as answerer,
-        worker("website", service) as website,
-        worker("wallet") as wallet,
+        worker("workers", "bare-offerer") as offerer,
+        worker("workers", "bare-answerer") as answerer,
+        worker("workers", "website", service) as website,
+        worker("workers", "wallet") as wallet,
     ):
         await bare_once(offerer, answerer)  # one of each that does not count
         await ours_once(website, wallet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,9 +38,15 @@ def figure(
     against: str | None = None,
     ratio: float | None = None,
     at_most: float | None = None,
+    at_least: float | None = None,
 ) -> Figure:
     """A figure from repeated measurements: their median, and the aim it has to meet, if any."""
     quartiles = statistics.quantiles(values, n=4)
+    aim = holds = None
+    if at_most is not None:
+        aim, holds = f"at most {at_most:g}×", ratio is not None and ratio <= at_most
+    elif at_least is not None:
+        aim, holds = f"at least {at_least:g}×", ratio is not None and ratio >= at_least
     return Figure(
         name=name,
         value=round(statistics.median(values), 3),
@@ -48,13 +54,19 @@ def figure(
         spread=(round(quartiles[0], 3), round(quartiles[2], 3)),
         against=against,
         ratio=None if ratio is None else round(ratio, 2),
-        aim=None if at_most is None else f"at most {at_most:g}×",
-        holds=None if at_most is None or ratio is None else ratio <= at_most,
+        aim=aim,
+        holds=holds,
     )
 
 
-def publish(target: str, figures: Sequence[Figure]) -> None:
-    """Print the table and write ``results/<target>.json``."""
+def publish(
+    target: str,
+    figures: Sequence[Figure],
+    *,
+    notes: Sequence[str] = (),
+    picture: Callable[[Path], None] | None = None,
+) -> None:
+    """Print the table and write ``results/<target>.json``, and with *picture* ``results/<target>.svg``."""
     table = Table(title=target, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for title in ("figure", "median", "quartiles", "ratio", "against", "aim", ""):
         table.add_column(title, justify="right" if title in {"median", "ratio"} else "left")
@@ -69,7 +81,12 @@ def publish(target: str, figures: Sequence[Figure]) -> None:
             line.aim or "",
             verdict,
         )
-    Console(width=130).print(table)
+    console = Console(width=130)
+    console.print(table)
+    for note in notes:
+        console.print(note)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{target}.json"
     path.write_text(json.dumps([asdict(line) for line in figures], indent=2) + "\n")
+    if picture is not None:
+        picture(RESULTS / f"{target}.svg")

@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 
 import trio
 
+from .errors import MisuseError
 from .identity import Identity, PeerId
 
 __all__ = [
@@ -68,7 +69,13 @@ class Connection(trio.abc.AsyncResource):
     """An authenticated connection to one peer that carries many streams.
 
     ``aclose()`` first waits until what was sent has reached the peer, for a few seconds at
-    most; cancelling it closes at once. Both ends' streams are over then.
+    most; cancelling it closes at once. Then both ends' streams are broken. What has arrived
+    stays readable: the peer can still accept streams that were opened, and read what was sent
+    on them, before they raise `trio.BrokenResourceError`, or end where they had ended.
+
+    A stream whose reader pauses never holds up the others for 32 KiB that it leaves unread.
+    Beyond that it may, where the transport has one receive window for the whole connection
+    (WebRTC: 1 MiB): they go on when it is read, reset or closed. So read what you accept.
     """
 
     @property
@@ -81,9 +88,14 @@ class Connection(trio.abc.AsyncResource):
     def address(self) -> str:
         """The peer's multiaddr as text, ending in ``/p2p/<peer id>``."""
 
+    @property
+    @abstractmethod
+    def streams(self) -> int:
+        """How many streams are open in it now, whoever opened them."""
+
     @abstractmethod
     async def open_stream(self) -> Stream:
-        """Open a new stream; costs no round trip.
+        """Open a new stream; costs no round trip. The peer can accept it before anything is sent on it.
 
         Raises:
             ConnectionLost: the connection broke; `__cause__` says how.
@@ -109,7 +121,7 @@ class Connection(trio.abc.AsyncResource):
 
     @abstractmethod
     async def accept_stream(self) -> Stream:
-        """Wait for the next stream that the peer opens.
+        """Wait for the next stream that the peer opens; cancelling loses none.
 
         Raises:
             ConnectionLost: the connection broke; `__cause__` says how.
@@ -127,7 +139,7 @@ class Listener(trio.abc.AsyncResource):
 
     @abstractmethod
     async def accept(self) -> Connection:
-        """Wait for the next inbound connection; its peer is already authenticated."""
+        """Wait for the next inbound connection; its peer is already authenticated. Cancelling loses none."""
 
 
 class Transport(ABC):
@@ -142,13 +154,14 @@ class Transport(ABC):
         """Connect to *peer* at *address*. Has its own deadline; cancelling leaves nothing behind.
 
         Raises:
+            InvalidAddress: `can_dial` says no to *address*.
             PeerUnreachable: nobody answered; `__cause__` says how.
             WrongPeer: somebody else answered.
         """
 
     @abstractmethod
     def listen(self) -> AbstractAsyncContextManager[Listener]:
-        """Accept connections while the block runs."""
+        """Accept connections while the block runs; those that nobody accepted are closed at its end."""
 
     def can_upgrade(self, channel: SignalingChannel) -> bool:  # noqa: ARG002 - the default refuses all
         """Whether `upgrade` can turn this signaling channel into a connection."""
@@ -201,13 +214,14 @@ class SignalingChannel(trio.abc.AsyncResource):
         """Send one message of at most `MAX_MESSAGE` bytes; order is kept.
 
         Raises:
+            MisuseError: the message is longer.
             ServiceUnavailable: the way to the peer broke.
             trio.ClosedResourceError: you closed this channel.
         """
 
     @abstractmethod
     async def receive(self) -> bytes:
-        """Wait for the next message.
+        """Wait for the next message; cancelling loses none.
 
         Raises:
             trio.EndOfChannel: the peer has nothing more to say.
@@ -244,7 +258,10 @@ class Signaling(ABC):
 
     @abstractmethod
     def incoming(self) -> AbstractAsyncContextManager[AsyncIterator[SignalingChannel]]:
-        """Channels that others open to this node, while the block runs. The receiver closes each."""
+        """Channels that others open to this node, while the block runs. The receiver closes each.
+
+        Those that nobody has received are closed at the end of the block.
+        """
 
 
 @dataclass(frozen=True)
@@ -256,15 +273,41 @@ class PeerRecord:
 
 
 class Discovery(ABC):
-    """How peers find each other by topic (any text of at most 255 bytes)."""
+    """How peers find each other by topic.
+
+    A topic is any text, also with slashes or without any letters, of at most `MAX_TOPIC` bytes.
+    """
+
+    #: The longest topic, in bytes of UTF-8: it fits a file name and one DNS-SD text string (RFC 6763 §6.1).
+    MAX_TOPIC = 255
+
+    @classmethod
+    def check_topic(cls, topic: str) -> None:
+        """For backends: raise `MisuseError` where *topic* is too long."""
+        size = len(topic.encode())
+        if size > cls.MAX_TOPIC:
+            raise MisuseError(
+                f"a topic has at most {cls.MAX_TOPIC} bytes; this one has {size}: {topic[:40]!r}…"
+            )
 
     @abstractmethod
     def advertise(self, topic: str, me: PeerRecord) -> AbstractAsyncContextManager[None]:
-        """Be findable under *topic* while the block runs."""
+        """Be findable under *topic* while the block runs; whoever looks afterwards does not find *me*.
+
+        Raises:
+            MisuseError: the topic is too long.
+        """
 
     @abstractmethod
     def find(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[PeerRecord]]:
-        """Peers under *topic*: those already there, then others as they turn up, each once per change."""
+        """Peers under *topic*: those already there, then others as they turn up, each once per change.
+
+        A change is a peer that comes, or comes with other addresses than before; that one leaves is not
+        told. What this node advertises itself is found like anything else: compare ``record.peer``.
+
+        Raises:
+            MisuseError: the topic is too long.
+        """
 
 
 #: Answers one inbound stream. When it returns the stream is closed; when it raises the stream is

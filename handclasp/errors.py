@@ -5,7 +5,8 @@
     HandclaspError
     ├── MisuseError               you: fix the call
     │   ├── InvalidAddress
-    │   └── ConfigurationError
+    │   ├── ConfigurationError
+    │   └── PeerNotAllowed
     ├── PeerFault                 the other side broke the protocol, or said no
     │   ├── ProtocolViolation
     │   │   ├── InvitationRefused
@@ -21,7 +22,8 @@
         ├── PeerUnreachable
         ├── PeerLeft
         ├── ConnectionLost
-        └── DeadlineExceeded
+        ├── DeadlineExceeded
+        └── LimitReached
 
 Closed and busy resources raise trio's own ``trio.ClosedResourceError`` and
 ``trio.BusyResourceError``; a broken stream raises ``trio.BrokenResourceError``.
@@ -44,6 +46,10 @@ class InvalidAddress(MisuseError):
 
 class ConfigurationError(MisuseError):
     """A setting is missing, malformed or contradicts another; the message names it."""
+
+
+class PeerNotAllowed(MisuseError):
+    """This node's own allow hook refuses the peer."""
 
 
 class PeerFault(HandclaspError):
@@ -145,3 +151,7 @@ class ConnectionLost(WorldFault):
 
 class DeadlineExceeded(WorldFault):
     """The other side did not answer in time."""
+
+
+class LimitReached(WorldFault):
+    """This node has as many connections as its limits allow: close some, or raise them."""

@@ -1,4 +1,4 @@
-"""Multiaddrs as text: what this project uses of them, checked.
+"""Multiaddrs: what this project uses of them, checked. Everywhere but in libp2p's own messages they are text.
 
 Source: multiformats/multiaddr specification and its protocol table. The package ``multiaddr`` is not
 used: docs/decisions/0004-multiaddr-as-text.md.
@@ -6,16 +6,30 @@ used: docs/decisions/0004-multiaddr-as-text.md.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
 
 from .errors import InvalidAddress, ProtocolViolation
 from .identity import PeerId
+from .protobuf import decode_uvarint_untrusted, encode_uvarint
 
-__all__ = ["Endpoint", "Part", "at", "endpoint", "join", "parse", "peer_of", "split_peer"]
+__all__ = [
+    "Endpoint",
+    "Part",
+    "at",
+    "endpoint",
+    "from_bytes_untrusted",
+    "join",
+    "parse",
+    "peer_of",
+    "split_peer",
+    "to_bytes",
+]
 
 #: One component: protocol and value; None where the protocol has no value.
 Part: TypeAlias = tuple[str, str | None]
@@ -23,7 +37,6 @@ Part: TypeAlias = tuple[str, str | None]
 _LONGEST = 1_024  # characters; a relay address with a certificate hash has about 300
 _MOST_PARTS = 32
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
-_HIGHEST_PORT = 65_535
 
 
 def parse(address: str) -> tuple[Part, ...]:
@@ -39,12 +52,12 @@ def parse(address: str) -> tuple[Part, ...]:
     words = iter(address[1:].split("/"))
     parts: list[Part] = []
     for protocol in words:
-        if protocol not in _CHECKS:
+        if protocol not in _PROTOCOLS:
             raise InvalidAddress(f"{address[:200]!r}: unknown protocol {protocol!r}")
-        check, value = _CHECKS[protocol], None
-        if check is not None:
+        kind, value = _PROTOCOLS[protocol][1], None
+        if kind is not None:
             value = next(words, "")
-            if not check(value):
+            if not kind.accepts(value):
                 raise InvalidAddress(f"{address[:200]!r}: {value!r} is not a value of {protocol}")
         parts.append((protocol, value))
         if len(parts) > _MOST_PARTS:
@@ -104,68 +117,155 @@ def at(host: str, protocol: str, port: int) -> str:
     """The address of a port, for example ``at("192.0.2.1", "tcp", 80)`` is ``/ip4/192.0.2.1/tcp/80``.
 
     Raises:
-        InvalidAddress: *host* is neither an IP address nor a DNS name.
+        InvalidAddress: *host* is neither an IP address nor a DNS name, or *port* is none.
     """
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
         return join(*parse(f"/dns4/{host}/{protocol}/{port}"))
-    return f"/ip{ip.version}/{ip}/{protocol}/{port}"
+    return join(*parse(f"/ip{ip.version}/{ip}/{protocol}/{port}"))
 
 
-def _is_ip(version: int) -> Callable[[str], bool]:
-    def check(value: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(value)
-        except ValueError:
-            return False
-        return ip.version == version and str(ip) == value
+def to_bytes(address: str) -> bytes:
+    """The binary form, which libp2p's identify and peer records hold.
 
-    return check
-
-
-def _is_port(value: str) -> bool:
-    return value.isascii() and value.isdigit() and str(int(value)) == value and int(value) <= _HIGHEST_PORT
-
-
-def _is_name(value: str) -> bool:
-    return _NAME.fullmatch(value) is not None and len(value) <= 253  # noqa: PLR2004 - RFC 1035 §3.1
+    Raises:
+        InvalidAddress: see `parse`.
+    """
+    encoded = bytearray()
+    for protocol, text in parse(address):
+        code, kind = _PROTOCOLS[protocol]
+        encoded += encode_uvarint(code)
+        if kind is not None and text is not None:
+            value = kind.encode(text)
+            encoded += value if kind.size else encode_uvarint(len(value)) + value
+    return bytes(encoded)
 
 
-def _is_peer(value: str) -> bool:
+def from_bytes_untrusted(data: bytes) -> str:
+    """The text of a multiaddr in binary form.
+
+    Raises:
+        ProtocolViolation: malformed, or with a protocol that this module does not know.
+    """
+    parts: list[Part] = []
+    offset = 0
+    while offset < len(data):
+        code, offset = _read_uvarint(data, offset)
+        if code not in _NAMES or len(parts) >= _MOST_PARTS:
+            raise ProtocolViolation(f"a multiaddr has the unknown protocol {code}, or too many parts")
+        protocol = _NAMES[code]
+        kind = _PROTOCOLS[protocol][1]
+        value = None
+        if kind is not None:
+            size, offset = (kind.size, offset) if kind.size else _read_uvarint(data, offset)
+            value, offset = data[offset : offset + size], offset + size
+            if offset > len(data):
+                raise ProtocolViolation("a multiaddr was cut short")
+        parts.append((protocol, None if kind is None or value is None else _decode(kind, value)))
+    text = join(*parts)
     try:
-        PeerId.from_text_untrusted(value)
-    except ProtocolViolation:
-        return False
-    return True
+        parse(text)
+    except InvalidAddress as exc:
+        raise ProtocolViolation(f"a multiaddr is malformed: {exc}") from None
+    return text
 
 
-def _is_number(value: str) -> bool:
-    return value.isascii() and value.isdigit() and str(int(value)) == value and int(value) < 2**64
+def _decode(kind: _Value, value: bytes) -> str:
+    try:
+        return kind.decode(value)
+    except ValueError:
+        raise ProtocolViolation("a multiaddr holds a malformed value") from None
 
 
-def _is_multibase(value: str) -> bool:
-    return re.fullmatch(r"[a-zA-Z0-9_-]{2,128}", value) is not None
+def _read_uvarint(data: bytes, offset: int) -> tuple[int, int]:
+    decoded = decode_uvarint_untrusted(data, offset)
+    if decoded is None:
+        raise ProtocolViolation("a multiaddr was cut short")
+    return decoded
 
 
-#: What each protocol's value has to look like; None where it has none.
-_CHECKS: dict[str, Callable[[str], bool] | None] = {
-    "certhash": _is_multibase,
-    "dns": _is_name,
-    "dns4": _is_name,
-    "dns6": _is_name,
-    "dnsaddr": _is_name,
-    "ip4": _is_ip(4),
-    "ip6": _is_ip(6),
-    "memory": _is_number,
-    "p2p": _is_peer,
-    "p2p-circuit": None,
-    "quic-v1": None,
-    "tcp": _is_port,
-    "tls": None,
-    "udp": _is_port,
-    "webrtc": None,
-    "webrtc-direct": None,
-    "ws": None,
-    "wss": None,
+# --- what a component's value looks like ---
+
+
+@dataclass(frozen=True)
+class _Value:
+    """One kind of value, as text and as bytes."""
+
+    size: int  # bytes of the binary form; 0 where a length stands before it
+    encode: Callable[[str], bytes]  # raises ValueError where the text is no such value
+    decode: Callable[[bytes], str]  # raises ValueError
+
+    def accepts(self, text: str) -> bool:
+        """Whether *text* is such a value, in its canonical form."""
+        try:
+            return self.decode(self.encode(text)) == text
+        except (ValueError, ProtocolViolation):
+            return False
+
+
+def _number(size: int) -> _Value:
+    def encode(text: str) -> bytes:
+        if not text.isascii() or not text.isdigit() or len(text) > 20:  # noqa: PLR2004 - digits of 2**64
+            raise ValueError("not a number")
+        try:
+            return int(text).to_bytes(size, "big")
+        except OverflowError:
+            raise ValueError("too high") from None
+
+    return _Value(size, encode, lambda data: str(int.from_bytes(data, "big")))
+
+
+def _encode_name(text: str) -> bytes:
+    if _NAME.fullmatch(text) is None or len(text) > 253:  # noqa: PLR2004 - RFC 1035 §3.1
+        raise ValueError("not a DNS name")
+    return text.encode()
+
+
+def _encode_hash(text: str) -> bytes:
+    # multibase base64url without padding: the only one that WebRTC and WebTransport addresses use
+    if not text.startswith("u") or len(text) > 128:  # noqa: PLR2004 - a SHA-512 multihash has 90
+        raise ValueError("not multibase base64url")
+    hashed = base64.b64decode(text[1:] + "=" * (-len(text[1:]) % 4), altchars=b"-_", validate=True)
+    if len(hashed) <= 2 or hashed[1] != len(hashed) - 2:  # noqa: PLR2004 - code, length, digest
+        raise ValueError("not a multihash")
+    return hashed
+
+
+def _decode_hash(data: bytes) -> str:
+    return "u" + base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+_IP4 = _Value(4, lambda text: IPv4Address(text).packed, lambda data: str(IPv4Address(data)))
+_IP6 = _Value(16, lambda text: IPv6Address(text).packed, lambda data: str(IPv6Address(data)))
+_NAME_VALUE = _Value(0, _encode_name, lambda data: data.decode())
+_PEER = _Value(
+    0,
+    lambda text: bytes(PeerId.from_text_untrusted(text)),
+    lambda data: str(PeerId.from_bytes_untrusted(data)),
+)
+_HASH = _Value(0, _encode_hash, _decode_hash)
+_PORT = _number(2)
+
+#: Code (multicodec table) and kind of value; None where there is none.
+_PROTOCOLS: dict[str, tuple[int, _Value | None]] = {
+    "certhash": (466, _HASH),
+    "dns": (53, _NAME_VALUE),
+    "dns4": (54, _NAME_VALUE),
+    "dns6": (55, _NAME_VALUE),
+    "dnsaddr": (56, _NAME_VALUE),
+    "ip4": (4, _IP4),
+    "ip6": (41, _IP6),
+    "memory": (777, _number(8)),
+    "p2p": (421, _PEER),
+    "p2p-circuit": (290, None),
+    "quic-v1": (461, None),
+    "tcp": (6, _PORT),
+    "tls": (448, None),
+    "udp": (273, _PORT),
+    "webrtc": (281, None),
+    "webrtc-direct": (280, None),
+    "ws": (477, None),
+    "wss": (478, None),
 }
+_NAMES = {code: name for name, (code, _) in _PROTOCOLS.items()}

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 
 from handclasp.abc import Connection, Context, SignalingChannel, Transport, TransportFactory
 from handclasp.discovery.memory import memory_channel_pair
 from handclasp.identity import Identity
+from handclasp.testing import Leftovers
 from handclasp.transports.webrtc import webrtc
 from handclasp.transports.webrtc.aiortc import AiortcEngine
-
-_FILES = Path("/proc/self/fd")
 
 
 @pytest.fixture
@@ -58,57 +51,7 @@ async def webrtc_pair(loopback_webrtc: TransportFactory) -> AsyncGenerator[list[
             yield [ours, theirs]
 
 
-class Leftovers:
-    """What there is now that was not there when this object was made."""
-
-    def __init__(self) -> None:
-        self._before = _holdings()
-
-    def __call__(self) -> set[str]:
-        """The names of the new threads, files, sockets and asyncio tasks."""
-        return _holdings() - self._before
-
-    @asynccontextmanager
-    async def none(self, *, but: str = "nothing") -> AsyncGenerator[None]:
-        """Fails when something is left after the block, once nothing moves any more."""
-        yield
-        for _ in range(3):  # whatever waits for a timer now was forgotten
-            await trio.testing.wait_all_tasks_blocked(0.02)
-        left = [name for name in self() if not name.startswith(but)]
-        assert not left, f"left behind: {sorted(left)}"
-
-
-def _holdings() -> set[str]:
-    gc.collect()
-    threads = {
-        f"thread {thread.name} {thread.ident}"
-        for thread in threading.enumerate()
-        if not thread.name.startswith("Trio thread")  # trio keeps idle workers for a while
-    }
-    return threads | _open_files() | _pending_tasks()
-
-
-def _open_files() -> set[str]:
-    found: set[str] = set()
-    for file in _FILES.iterdir():
-        try:
-            found.add(f"file {file.readlink()}")
-        except FileNotFoundError:  # the listing itself
-            continue
-    return found
-
-
-def _pending_tasks() -> set[str]:
-    return {
-        f"task {id(thing)} {thing}"
-        for thing in gc.get_objects()
-        if isinstance(thing, asyncio.Task) and not thing.done()
-    }
-
-
 @pytest.fixture
 def leftovers() -> type[Leftovers]:
     """For ``async with leftovers().none():`` around what has to clean up after itself."""
-    if not _FILES.exists():
-        pytest.skip("counting open files takes /proc")
     return Leftovers

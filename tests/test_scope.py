@@ -258,7 +258,7 @@ async def test_start_waits_for_the_task_and_gives_what_it_reports() -> None:
 async def test_an_error_before_a_task_has_started_is_raised_by_start() -> None:
     error = Broken("not started")
 
-    async def serve(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ARG001
+    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
         raise error
 
     async with open_scope() as scope:

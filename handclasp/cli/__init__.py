@@ -1,4 +1,4 @@
-"""The command line: ``handclasp serve | invite | wallet | demo``.
+"""The command line: ``handclasp serve | invite | wallet | demo | peer | ping | send | receive``.
 
 Only click is imported here: everything else loads in the command that needs it, so that
 ``handclasp --help`` answers at once.
@@ -165,6 +165,148 @@ def demo(*, once: bool, port: int) -> None:
 
     output = TextOutput(open_console())
     _run(output, lambda: run(output, port, once=once))
+
+
+_identity = click.option(
+    "--identity",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with the peer's key, made when there is none. Without it: a new identity for this run.",
+)
+_discovery = click.option(
+    "--discovery",
+    multiple=True,
+    metavar="URL",
+    default=["tcp://127.0.0.1:0"],
+    show_default=True,
+    help="How to find and reach peers: wss://signal.example, mdns:, tcp://0.0.0.0:0, static:ADDRESS. May be repeated.",
+)
+_transport = click.option(
+    "--transport",
+    "transports",
+    multiple=True,
+    metavar="URL",
+    default=["webrtc:"],
+    show_default=True,
+    help="How to connect, for example webrtc:?engine=native&ice=stun:host:3478. May be repeated.",
+)
+
+
+@main.command()
+@_identity
+@_discovery
+@_transport
+@click.option("--hold", multiple=True, metavar="PEER", help="Stay connected with this peer id or address.")
+@click.option("--advertise", multiple=True, metavar="TOPIC", help="Be findable under this topic.")
+@click.option("--find", multiple=True, metavar="TOPIC", help="Stay connected with peers under this topic.")
+@click.option("--text", is_flag=True, help="Print text for people instead of one JSON event a line.")
+def peer(
+    *,
+    identity: Path | None,
+    discovery: tuple[str, ...],
+    transports: tuple[str, ...],
+    hold: tuple[str, ...],
+    advertise: tuple[str, ...],
+    find: tuple[str, ...],
+    text: bool,
+) -> None:
+    """Run a node until interrupted; what happens to its connections is printed as JSON."""
+    from .peer import PeerOptions, run_peer
+    from .terminal import open_output
+
+    output = open_output(as_json=not text)
+    options = PeerOptions(identity, discovery, transports)
+    _run(output, lambda: run_peer(output, options, hold=hold, advertise=advertise, find=find))
+
+
+@main.command()
+@click.argument("target", metavar="PEER")
+@_identity
+@_discovery
+@_transport
+@click.option("-c", "--count", default=4, show_default=True, type=click.IntRange(min=0), help="0: no end.")
+@click.option(
+    "--interval", default=1.0, show_default=True, type=click.FloatRange(min=0), help="Seconds between two."
+)
+@_json
+def ping(
+    *,
+    target: str,
+    identity: Path | None,
+    discovery: tuple[str, ...],
+    transports: tuple[str, ...],
+    count: int,
+    interval: float,
+    as_json: bool,
+) -> None:
+    """Measure the round trip to PEER, a peer id or an address."""
+    from .peer import PeerOptions, run_ping
+    from .terminal import open_output
+
+    output = open_output(as_json=as_json)
+    options = PeerOptions(identity, discovery, transports)
+    _run(output, lambda: run_ping(output, options, target, count=count, interval=interval))
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("target", metavar="PEER")
+@_identity
+@_discovery
+@_transport
+@_json
+def send(
+    *,
+    file: Path,
+    target: str,
+    identity: Path | None,
+    discovery: tuple[str, ...],
+    transports: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Send FILE to PEER, a peer id or an address, that runs 'handclasp receive'."""
+    from .peer import PeerOptions, run_send
+    from .terminal import open_output
+
+    output = open_output(as_json=as_json)
+    _run(output, lambda: run_send(output, PeerOptions(identity, discovery, transports), file, target))
+
+
+@main.command()
+@click.option(
+    "--into",
+    "folder",
+    default=".",
+    show_default=True,
+    type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
+    help="Folder for the files.",
+)
+@click.option("--yes", is_flag=True, help="Take every file without asking.")
+@click.option("--once", is_flag=True, help="End after the first file.")
+@click.option(
+    "--from", "senders", multiple=True, metavar="PEER", help="Take files of this peer only. May be repeated."
+)
+@_identity
+@_discovery
+@_transport
+@_json
+def receive(
+    *,
+    folder: Path,
+    yes: bool,
+    once: bool,
+    senders: tuple[str, ...],
+    identity: Path | None,
+    discovery: tuple[str, ...],
+    transports: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Take files that others send with 'handclasp send'."""
+    from .peer import PeerOptions, run_receive
+    from .terminal import open_output
+
+    output = open_output(as_json=as_json)
+    options = PeerOptions(identity, discovery, transports)
+    _run(output, lambda: run_receive(output, options, folder, yes=yes, once=once, senders=senders))
 
 
 def _run(output: Output, command: Callable[[], Awaitable[None]]) -> None:

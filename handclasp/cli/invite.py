@@ -14,7 +14,7 @@ from handclasp.node import open_node
 from handclasp.protocols.wallet import LinkedWallet, RemoteWallet, Step, invite, open_wallet
 from handclasp.scope import open_scope
 
-from .peer import preload, transport
+from .pairing import preload, transport
 from .terminal import Output, qr_code, read_line, shown
 
 _HELP = """Requests: personal_sign TEXT · eth_signTypedData_v4 FILE.json · eth_accounts · quit"""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,6 +19,9 @@ from handclasp.protocols.wallet import LinkRequest, Proposal, SigningRequest, St
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+
+_PROGRESS_INTERVAL = 0.5
 
 __all__ = ["Output", "ask", "open_output", "qr_code", "read_line"]
 
@@ -31,6 +37,10 @@ class Output(ABC):
     def step(self, step: Step) -> None:
         """A step of the pairing was taken."""
 
+    @abstractmethod
+    def progress(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show how *total* bytes of *what* come along: call what it gives with the bytes so far."""
+
     def error(self, exc: HandclaspError) -> None:
         """The command failed."""
         self.event("error", f"[red]error:[/red] {shown(str(exc))}", error=type(exc).__name__, detail=str(exc))
@@ -41,11 +51,31 @@ class TextOutput(Output):
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self._bars: Progress | None = None  # while something is under way
 
     def event(self, name: str, text: str, **fields: object) -> None:  # noqa: ARG002 - a program's part
         """Print the text."""
         if text:
             self.console.print(text, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Generator[Callable[[int], None]]:
+        """A bar, below those of other transfers."""
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        if self._bars is None:
+            columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+            self._bars = Progress(*columns, console=self.console)
+            self._bars.start()
+        bars = self._bars
+        bar = bars.add_task(what, total=total)
+        try:
+            yield lambda done: bars.update(bar, completed=done)
+        finally:
+            bars.stop_task(bar)
+            if all(task.stop_time is not None for task in bars.tasks):
+                bars.stop()
+                self._bars = None
 
     def step(self, step: Step) -> None:
         """Print the step, dimmed."""
@@ -58,6 +88,19 @@ class JsonOutput(Output):
     def event(self, name: str, text: str, **fields: object) -> None:  # noqa: ARG002 - a person's part
         """Print one line."""
         print(json.dumps({"event": name, "at": time.time(), **fields}), flush=True)  # noqa: T201
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Generator[Callable[[int], None]]:
+        """A line every `_PROGRESS_INTERVAL` seconds."""
+        last = -math.inf
+
+        def report(done: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _PROGRESS_INTERVAL or done == total:
+                last = time.monotonic()
+                self.event("progress", "", what=what, done=done, total=total)
+
+        yield report
 
     def step(self, step: Step) -> None:
         """Print one line with the step's key."""

@@ -15,7 +15,7 @@ from handclasp.errors import ConfigurationError
 from handclasp.node import open_node
 from handclasp.protocols.wallet import PROTOCOL, Approver, LinkRequest, Proposal, SigningRequest, Step, Wallet
 
-from .peer import preload, transport
+from .pairing import preload, transport
 from .terminal import Output, ask, describe_link, describe_session, describe_signature, read_line
 
 

@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 
 from handclasp.abc import Context, Discovery, PeerRecord, Signaling, SignalingChannel
-from handclasp.errors import PeerUnreachable
+from handclasp.errors import MisuseError, PeerUnreachable
 from handclasp.identity import PeerId
 
 _QUEUE = 256  # messages or channels that wait for a slow reader
@@ -77,6 +77,7 @@ class MemoryBackend(Discovery, Signaling):
 
     @asynccontextmanager
     async def _advertise(self, topic: str, me: PeerRecord) -> AsyncGenerator[None]:
+        self.check_topic(topic)
         records = self._records.setdefault(topic, [])
         records.append(me)
         for watcher in self._watchers.get(topic, []):
@@ -97,6 +98,7 @@ class MemoryBackend(Discovery, Signaling):
 
     @asynccontextmanager
     async def _find(self, topic: str) -> AsyncGenerator[AsyncIterator[PeerRecord]]:
+        self.check_topic(topic)
         # Without a bound: one record for each peer of this process that advertises, and nobody waits for a finder.
         send, receive = trio.open_memory_channel[PeerRecord](math.inf)
         for record in self._records.get(topic, []):
@@ -119,9 +121,11 @@ class MemoryBackend(Discovery, Signaling):
             raise PeerUnreachable(f"{peer} does not listen in this meeting")
         ours, theirs = memory_channel_pair(self._me, peer)
         try:
-            await target.send(theirs)
+            target.send_nowait(theirs)
         except trio.BrokenResourceError:
             raise PeerUnreachable(f"{peer} stopped listening in this meeting") from None
+        except trio.WouldBlock:
+            raise PeerUnreachable(f"{peer} does not take channels right now: {_QUEUE} wait for it") from None
         return ours
 
     def incoming(self) -> AbstractAsyncContextManager[AsyncIterator[SignalingChannel]]:
@@ -189,6 +193,8 @@ class MemoryChannel(SignalingChannel):
 
     async def send(self, message: bytes) -> None:
         """See `SignalingChannel.send`."""
+        if len(message) > self.MAX_MESSAGE:
+            raise MisuseError(f"a message has at most {self.MAX_MESSAGE} bytes; this one has {len(message)}")
         try:
             await self._outgoing.send(message)
         except trio.BrokenResourceError:

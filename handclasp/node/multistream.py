@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-import trio
-
 from handclasp.abc import Stream
 from handclasp.errors import ProtocolRefused, ProtocolViolation
-from handclasp.protobuf import decode_uvarint_untrusted, encode_uvarint
+from handclasp.messages import encode_message, receive_message_untrusted
 
 _HEADER = "/multistream/1.0.0"
 _REFUSAL = "na"
@@ -62,18 +60,12 @@ async def choose_untrusted(stream: Stream, protocols: Container[str]) -> str:
 
 
 def _encode(line: str) -> bytes:
-    data = line.encode() + b"\n"
-    return encode_uvarint(len(data)) + data
+    return encode_message(line.encode() + b"\n")
 
 
 async def _read_line_untrusted(stream: Stream) -> str:
-    prefix = b""
-    while (decoded := decode_uvarint_untrusted(prefix)) is None:
-        prefix += await _receive_exactly(stream, 1)
-    length = decoded[0]
-    if not 1 <= length <= _LONGEST_LINE:
-        raise ProtocolViolation(f"a multistream-select line has 1 to {_LONGEST_LINE} bytes, not {length}")
-    line = await _receive_exactly(stream, length)
+    # Never more than the line: what follows belongs to the protocol that will be agreed on.
+    line = await receive_message_untrusted(stream, _LONGEST_LINE)
     try:
         text = line.decode()
     except UnicodeDecodeError:
@@ -81,14 +73,3 @@ async def _read_line_untrusted(stream: Stream) -> str:
     if not text.endswith("\n"):
         raise ProtocolViolation("a multistream-select line does not end in a line feed")
     return text[:-1]
-
-
-async def _receive_exactly(stream: Stream, size: int) -> bytes:
-    # Never more than asked for: what follows belongs to the protocol that will be agreed on.
-    data = bytearray()
-    while len(data) < size:
-        chunk = await stream.receive_some(size - len(data))
-        if not chunk:
-            raise trio.BrokenResourceError("the peer closed the stream before a protocol was agreed on")
-        data += chunk
-    return bytes(data)

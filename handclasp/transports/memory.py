@@ -17,8 +17,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 import trio
 
 from handclasp.abc import Connection, Context, Listener, Path, Stream, Transport
-from handclasp.errors import ConnectionLost, PeerUnreachable
+from handclasp.errors import ConnectionLost, InvalidAddress, PeerUnreachable, ProtocolViolation
 from handclasp.identity import PeerId
+from handclasp.multiaddr import split_peer
 
 #: Bytes that may wait between writer and reader before the writer waits.
 WINDOW = 64 * 1024
@@ -52,10 +53,16 @@ class _MemoryTransport(Transport):
         self._me = me
 
     def can_dial(self, address: str) -> bool:
-        return address.startswith(f"{self._network}/p2p/")
+        try:
+            network, _ = split_peer(address)
+        except (InvalidAddress, ProtocolViolation):
+            return False
+        return network == self._network
 
     async def dial(self, address: str, peer: PeerId) -> Connection:
         await trio.lowlevel.checkpoint()
+        if not self.can_dial(address):
+            raise InvalidAddress(f"{address} is not an address of {self._network}")
         target = self._listening.get(peer)
         if address != f"{self._network}/p2p/{peer}" or target is None:
             raise PeerUnreachable(f"nobody listens at {address}")
@@ -117,7 +124,26 @@ class _Life:
     def __init__(self, network: str) -> None:
         self.network = network
         self.over = trio.Event()
-        self.pipes: list[_Pipe] = []
+        self._pairs: list[tuple[_Pipe, _Pipe]] = []
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        self._pairs = [pair for pair in self._pairs if not all(pipe.over for pipe in pair)]
+        return len(self._pairs)
+
+    def add(self, *pair: *tuple[_Pipe, _Pipe]) -> None:
+        if len(self._pairs) % _BACKLOG == 0:  # forget those that are over, now and then
+            _ = self.streams
+        self._pairs.append(pair)
+
+    def end(self, reason: str) -> None:
+        """Break every stream."""
+        self.over.set()
+        for pair in self._pairs:
+            for pipe in pair:
+                pipe.break_off(reason)
+        self._pairs.clear()
 
 
 class _MemoryConnection(Connection):
@@ -150,11 +176,15 @@ class _MemoryConnection(Connection):
             raise ConnectionLost("the peer closed the connection")
         return Path("memory", self._life.network, self._life.network)
 
+    @property
+    def streams(self) -> int:
+        return self._life.streams
+
     async def open_stream(self) -> Stream:
         await trio.lowlevel.checkpoint()
         if self._closed:
             raise trio.ClosedResourceError("this connection is closed")
-        ours, theirs = memory_stream_pair(self._life.pipes)
+        ours, theirs = memory_stream_pair(self._life)
         try:
             await self._opened.send(theirs)
         except trio.BrokenResourceError:
@@ -174,12 +204,9 @@ class _MemoryConnection(Connection):
 
     async def aclose(self) -> None:
         self._closed = True
-        self._life.over.set()
         self._opened.close()
         self._incoming.close()
-        for pipe in self._life.pipes:
-            pipe.break_off("the connection was closed")
-        self._life.pipes.clear()
+        self._life.end("the connection was closed")
         await trio.lowlevel.checkpoint()
 
 
@@ -193,6 +220,10 @@ class _Pipe:
         self.broken: str | None = None
         self._changed = trio.Event()
 
+    @property
+    def over(self) -> bool:
+        return self.eof or self.unread or self.broken is not None
+
     async def wait_change(self) -> None:
         await self._changed.wait()
 
@@ -201,17 +232,16 @@ class _Pipe:
         self._changed = trio.Event()
 
     def break_off(self, reason: str) -> None:
-        if self.broken is None and not (self.eof and not self.buffer):
+        if self.broken is None and not self.eof:  # after an end of file nothing can get lost any more
             self.broken = reason
         self.change()
 
 
-def memory_stream_pair(pipes: list[_Pipe] | None = None) -> tuple[Stream, Stream]:
+def memory_stream_pair(life: _Life | None = None) -> tuple[Stream, Stream]:
     """Two ends of one stream with a window of `WINDOW` bytes each way."""
     there, back = _Pipe(), _Pipe()
-    if pipes is not None:
-        pipes[:] = [pipe for pipe in pipes if not (pipe.eof or pipe.broken)]
-        pipes += [there, back]
+    if life is not None:
+        life.add(there, back)
     return _MemoryStream(there, back), _MemoryStream(back, there)
 
 
@@ -264,7 +294,7 @@ class _MemoryStream(Stream):
             while True:
                 if self._closed:
                     raise trio.ClosedResourceError("this stream is closed")
-                if self._incoming.buffer and not self._incoming.broken:
+                if self._incoming.buffer:
                     data = bytes(self._incoming.buffer[: max_bytes or WINDOW])
                     del self._incoming.buffer[: len(data)]
                     self._incoming.change()

@@ -23,7 +23,7 @@ from handclasp.transports.webrtc.aiortc import AiortcEngine
 ECHO, HELLO = "/echo/1.0.0", "/hello/1.0.0"
 
 
-async def echo(stream: Stream, peer: PeerId) -> None:  # noqa: ARG001 - a Handler
+async def echo(stream: Stream, peer: PeerId) -> None:
     async for data in stream:
         await stream.send_all(data)
 
@@ -108,7 +108,7 @@ async def test_a_protocol_that_nobody_handles_is_refused_and_the_connection_stay
 async def test_a_handler_that_raises_resets_its_stream_is_logged_and_disturbs_nothing_else(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(stream: Stream, peer: PeerId) -> None:  # noqa: ARG001 - a Handler
+    async def broken(stream: Stream, peer: PeerId) -> None:
         await stream.receive_some()
         raise ValueError("the handler is broken")
 
@@ -140,7 +140,7 @@ async def test_many_streams_run_at_the_same_time(world: World) -> None:
     gathered = trio.Event()
     present = 0
 
-    async def gather(stream: Stream, peer: PeerId) -> None:  # noqa: ARG001 - a Handler
+    async def gather(stream: Stream, peer: PeerId) -> None:
         nonlocal present
         present += 1
         if present == 20:
@@ -234,7 +234,7 @@ async def test_a_peer_at_a_known_address_that_is_not_there_is_unreachable(world:
 
 
 async def test_a_peer_that_nobody_knows_is_unreachable_after_a_while(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 - time jumps
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with memory_world().node() as bob:
         with pytest.raises(PeerUnreachable, match="nowhere"):
@@ -309,7 +309,7 @@ async def test_everything_is_closed_at_the_end(world: World, leftovers: Callable
 async def test_a_handler_that_still_runs_is_cancelled_at_the_end(world: World) -> None:
     started, ended = trio.Event(), trio.Event()
 
-    async def wait_forever(stream: Stream, peer: PeerId) -> None:  # noqa: ARG001 - a Handler
+    async def wait_forever(stream: Stream, peer: PeerId) -> None:
         started.set()
         try:
             await trio.sleep_forever()

@@ -187,7 +187,7 @@ async def test_calls_overtake_each_other_and_cross() -> None:
 
 
 async def test_a_handler_may_call_back_before_it_answers() -> None:
-    async def handler(method: str, params: object) -> object:  # noqa: ARG001
+    async def handler(method: str, params: object) -> object:
         return await theirs.call("back", params)
 
     async with two_peers(echo, handler) as (ours, theirs):
@@ -247,7 +247,7 @@ async def test_without_a_handler_there_are_no_methods() -> None:
 async def test_a_handlers_exception_is_an_internal_error_that_tells_the_peer_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def handler(method: str, params: object) -> object:  # noqa: ARG001
+    async def handler(method: str, params: object) -> object:
         raise ValueError("the password is hunter2")
 
     async with against_raw(handler) as (_, raw):
@@ -272,7 +272,7 @@ async def test_a_handlers_exception_is_an_internal_error_that_tells_the_peer_not
 async def test_a_handlers_trouble_with_another_connection_is_answered_like_any_other(
     error: Exception,
 ) -> None:
-    async def handler(method: str, params: object) -> object:  # noqa: ARG001
+    async def handler(method: str, params: object) -> object:
         raise error
 
     async with two_peers(other=handler) as (ours, _):
@@ -293,7 +293,7 @@ async def test_a_handlers_trouble_with_another_connection_is_answered_like_any_o
 async def test_a_result_that_cannot_be_sent_is_an_internal_error(
     result: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def handler(method: str, params: object) -> object:  # noqa: ARG001
+    async def handler(method: str, params: object) -> object:
         if method == "data":
             raise RequestFailed(4001, "no", result)
         return result
@@ -453,7 +453,7 @@ async def test_a_second_answer_is_passed_over() -> None:
 async def test_a_malformed_message_ends_the_conversation_and_fails_the_calls(content: bytes) -> None:
     handled: list[str] = []
 
-    async def handler(method: str, params: object) -> object:  # noqa: ARG001
+    async def handler(method: str, params: object) -> object:
         handled.append(method)
         return None
 
@@ -492,7 +492,7 @@ async def test_an_impossible_length_ends_the_conversation_at_once(prefix: bytes)
 async def test_a_message_of_the_greatest_length_is_read() -> None:
     frame = b'{"jsonrpc":"2.0","id":1,"method":"length","params":""}'
 
-    async def length(method: str, params: object) -> object:  # noqa: ARG001
+    async def length(method: str, params: object) -> object:
         assert isinstance(params, str)
         return len(params)
 
@@ -577,7 +577,7 @@ async def test_calls_fail_when_the_peer_resets_the_stream() -> None:
 async def test_leaving_the_block_closes_the_stream_and_ends_the_handlers() -> None:
     cancelled = False
 
-    async def handler(method: str, params: object) -> object:  # noqa: ARG001
+    async def handler(method: str, params: object) -> object:
         nonlocal cancelled
         try:
             await trio.sleep_forever()
@@ -606,7 +606,7 @@ async def test_an_error_in_the_block_comes_out_bare() -> None:
 async def test_an_answer_to_a_peer_that_has_left_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
     release = trio.Event()
 
-    async def handler(method: str, params: object) -> object:  # noqa: ARG001
+    async def handler(method: str, params: object) -> object:
         await release.wait()
         return "too late"
 
@@ -700,7 +700,7 @@ async def test_at_most_64_requests_are_handled_at_once() -> None:
     release = trio.Event()
     running = 0
 
-    async def handler(method: str, params: object) -> object:  # noqa: ARG001
+    async def handler(method: str, params: object) -> object:
         nonlocal running
         running += 1
         await release.wait()
@@ -728,7 +728,7 @@ async def test_at_most_64_requests_are_handled_at_once() -> None:
 async def test_a_peer_that_asks_without_reading_the_answers_is_held_up() -> None:
     handled = 0
 
-    async def handler(method: str, params: object) -> object:  # noqa: ARG001
+    async def handler(method: str, params: object) -> object:
         nonlocal handled
         handled += 1
         return "x" * 1_000

@@ -1,7 +1,5 @@
 """The application as a server sees it, in memory: trio's clock jumps, so waiting costs nothing."""
 
-# ruff: noqa: ARG001 - asking for autojump_clock is how a test gets it
-
 from __future__ import annotations
 
 import json

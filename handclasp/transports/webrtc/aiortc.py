@@ -17,7 +17,8 @@ from aiortc.rtcicetransport import connection_kwargs
 
 from handclasp.errors import ConfigurationError, ConnectionLost, ProtocolViolation
 
-from .aiortc_internals import IceConnection, QuietPeerConnection, SctpTransport, remote_certificate_digest
+from .aiortc_internals import IceConnection, QuietPeerConnection, remote_certificate_digest
+from .aiortc_sctp import SctpTransport
 from .engine import Candidate, DataChannel, Engine, EngineSession, Fingerprints, IceServer, PeerConnection
 from .loop import InlineLoop, open_inline_loop
 

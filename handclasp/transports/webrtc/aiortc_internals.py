@@ -11,37 +11,36 @@ pinned to a minor release in pyproject.toml for the same reason.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import aioice
 import aioice.ice
 import aioice.stun
 import aiortc
-from aiortc import rtcsctptransport as sctp
+from aiortc import rtcdtlstransport
 from cryptography.hazmat.primitives import hashes
+from OpenSSL import SSL
 
+from .datagrams import Batch, DatagramTransport
 from .engine import Candidate
+
+_log = logging.getLogger(__name__)
+_CONNECTED = rtcdtlstransport.State.CONNECTED
 
 #: Seconds between two consent checks, and without an answer until the path counts as lost. RFC 7675 asks
 #: for 5 and 30, which leaves a person waiting for a killed peer; a check is one small datagram.
 CONSENT_INTERVAL = 1.5
 CONSENT_LOST = 7.5
 
-_DATAGRAM = 2048  # bytes; no path carries more in one piece
-_LAST_STUN_BYTE = 3  # RFC 7983 §7: what STUN begins with at most; DTLS begins with 20 to 63
-
-#: Seconds that the first of two packets waits for its acknowledgement.
-SACK_DELAY = 0.02
-
-_STREAM_IDS = (
-    65_534  # RFC 8832 §6: 65,535 is reserved; an even number, so that counting in twos keeps odd and even
-)
-
-#: Bytes of received messages that may wait unread in one connection. aiortc announces 1 MiB, too.
-RECEIVE_WINDOW = 1024 * 1024
+#: RFC 7983 §7: what STUN begins with at most, and what DTLS begins with.
+_LAST_STUN_BYTE, _FIRST_DTLS_BYTE, _LAST_DTLS_BYTE = 3, 20, 63
+_WAITING = 256  # datagrams that may wait for the DTLS handshake; it needs about ten
+_RECORD = 1500  # bytes of a DTLS record at most, as in aiortc
 
 
 class QuietPeerConnection(aiortc.RTCPeerConnection):
@@ -57,9 +56,21 @@ class StunProtocol(aioice.ice.StunProtocol):
     parser: one empty datagram from anybody ended the connection, a flood of ClientHellos prevented it.
     """
 
+    def datagrams_received(self, batch: Batch) -> None:
+        """Take what arrived in one go; what it makes us send leaves in one go, too."""
+        connection: Any = self.receiver
+        with connection.one_flight():
+            for data, address in batch:
+                self.datagram_received(data, address)
+
     def datagram_received(self, data: Any, addr: tuple[Any, ...]) -> None:
         """Pass on STUN, which authenticates itself, and what comes from where STUN has led us."""
         connection: Any = self.receiver
+        if data and _FIRST_DTLS_BYTE <= data[0] <= _LAST_DTLS_BYTE:
+            # aioice would try to read it as STUN first.
+            if connection.knows((addr[0], addr[1])):
+                connection.data_received(data, self.local_candidate.component)
+            return
         if not data or (data[0] > _LAST_STUN_BYTE and not connection.knows((addr[0], addr[1]))):
             return
         try:
@@ -82,6 +93,8 @@ class IceConnection(aioice.Connection):
 
     _addresses: Sequence[str]
     _gather_timeout: float
+    _dtls: DtlsTransport
+    _known: set[tuple[str, int]]
 
     @classmethod
     def adopt(
@@ -92,6 +105,8 @@ class IceConnection(aioice.Connection):
         connection.__class__ = cls  # aiortc offers no way to pass a connection in
         connection._addresses = addresses
         connection._gather_timeout = gather_timeout
+        connection._dtls = DtlsTransport.adopt(peer)
+        connection._known = set()
         adopted: IceConnection = connection
         return adopted
 
@@ -113,8 +128,6 @@ class IceConnection(aioice.Connection):
             raise
         for protocol in self._protocols:
             protocol.__class__ = StunProtocol
-            # asyncio makes room for 256 KiB before each datagram; ours have at most one MTU.
-            protocol.transport.max_size = _DATAGRAM  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
         return candidates
 
     @property
@@ -123,9 +136,36 @@ class IceConnection(aioice.Connection):
 
     def knows(self, address: tuple[str, int]) -> bool:
         """Whether ICE tries this remote address, or heard an authenticated request from it."""
-        return any(pair.remote_addr == address for pair in self._check_list) or any(
-            source[:2] == address for _, source, _ in self._early_checks
-        )
+        if address in self._known:
+            return True
+        if any(pair.remote_addr == address for pair in self._check_list):
+            self._known.add(address)  # for good: nothing is ever taken off that list
+            return True
+        return any(source[:2] == address for _, source, _ in self._early_checks)
+
+    def data_received(self, data: bytes, component: int) -> None:
+        """Hand data to DTLS at once when it is ready; aiortc would wake a task for it."""
+        if self._dtls.ready and self._queue.empty():
+            if not self._dtls.receive_untrusted(data):
+                self._queue.put_nowait(None)  # how aiortc learns that the connection ends
+        elif self._queue.qsize() < _WAITING:
+            super().data_received(data, component)
+
+    def one_flight(self) -> AbstractContextManager[None]:
+        """Send what is sent in this block in one go at its end."""
+        return self._dtls.one_flight()
+
+    def send_all(self, datagrams: Sequence[bytes]) -> None:
+        """Send some datagrams over the selected pair; without one they are lost."""
+        pair = self._nominated.get(1)
+        if pair is None:
+            return
+        transport: Any = pair.protocol.transport
+        if isinstance(transport, DatagramTransport):
+            transport.send_all(datagrams, pair.remote_addr)
+            return
+        for datagram in datagrams:  # through a TURN server
+            transport.sendto(datagram, pair.remote_addr)
 
     def _check_periodic(self) -> bool:
         return super()._check_periodic() and (
@@ -133,13 +173,20 @@ class IceConnection(aioice.Connection):
         )
 
     async def query_consent(self) -> None:
-        """Ask for consent (RFC 7675) until nobody answers any more, then close."""
+        """Ask for consent (RFC 7675) until nobody answers any more, then close.
+
+        What is not answered within STUN's half second is asked again at once: a path that loses one datagram in
+        five would else be given up every few minutes.
+        """
         loop = asyncio.get_running_loop()
         heard = loop.time()
+        answered = True
         while loop.time() - heard < CONSENT_LOST:
             if self._closing:
                 return  # closed in the moment in which the checks succeeded: aioice asks all the same
-            await asyncio.sleep(CONSENT_INTERVAL * random.uniform(0.8, 1.2))  # noqa: S311 - RFC 7675 §5.1
+            if answered:
+                await asyncio.sleep(CONSENT_INTERVAL * random.uniform(0.8, 1.2))  # noqa: S311 - RFC 7675 §5.1
+            answered = not self._nominated
             for pair in list(self._nominated.values()):
                 request = self.build_request(pair, nominate=False)
                 key = (self.remote_password or "").encode()
@@ -147,7 +194,7 @@ class IceConnection(aioice.Connection):
                     await pair.protocol.request(
                         request, pair.remote_addr, integrity_key=key, retransmissions=0
                     )
-                    heard = loop.time()
+                    heard, answered = loop.time(), True
                 except aioice.stun.TransactionError:
                     continue
         self._query_consent_task = None
@@ -168,131 +215,97 @@ class IceConnection(aioice.Connection):
 _UNSTARTED = (aioice.ice.CandidatePair.State.WAITING, aioice.ice.CandidatePair.State.FROZEN)
 
 
-class SctpTransport(aiortc.RTCSctpTransport):
-    """aiortc's association with flow control in both directions and delayed acknowledgements.
+class DtlsTransport(aiortc.RTCDtlsTransport):
+    """aiortc's DTLS without a task switch for each datagram.
 
-    aiortc announces a receive window but counts a message as read the moment it hands it
-    out, and does not look at the peer's window when it sends. So a slow reader would
-    collect everything in memory. Here a message counts until `consumed` says it was read,
-    the sender keeps within the peer's window, and what is beyond ours is dropped (RFC 9260
-    §6.2: the sender repeats it).
-
-    aiortc acknowledges every packet at once, before the application sees what is in it. Here
-    every second packet is, or the first one after `SACK_DELAY` (RFC 9260 §6.2 allows 0.2 s):
-    half the datagrams, and a message that gets an answer does not wait for its acknowledgement.
-
-    aiortc uses a stream id again the moment it is free, and ends the connection when an id is used again
-    before the end of the last use was acknowledged, which one lost datagram is enough for. Here ids are
-    used in turn, and a peer that is too early is not heard until it repeats itself.
+    aiortc hands each datagram through a queue to a task, and each packet through four coroutines to the
+    socket. None of them ever waits. Here both ways are plain calls, and packets that are sent together leave
+    together.
     """
 
-    _next_id: int
-    _peer_window: int
-    _window_closed: bool
-    _sack_timer: asyncio.TimerHandle | None
-    _unacknowledged: int
-    _flushed: asyncio.Event
+    _flight: list[bytes]
+    _holding: int
 
     @classmethod
-    def adopt(cls, peer: aiortc.RTCPeerConnection) -> SctpTransport:
-        """Take over the association of a peer connection that has not started yet."""
-        association: Any = peer.sctp
-        association.__class__ = cls
-        association._advertised_rwnd = RECEIVE_WINDOW
-        association._peer_window = RECEIVE_WINDOW
-        association._window_closed = False
-        association._sack_timer = None
-        association._unacknowledged = 0
-        association._flushed = asyncio.Event()
-        adopted: SctpTransport = association
+    def adopt(cls, peer: aiortc.RTCPeerConnection) -> DtlsTransport:
+        """Take over the DTLS transport of a peer connection that has not started yet."""
+        dtls: Any = peer.sctp.transport  # type: ignore[union-attr] # pyright: ignore[reportOptionalMemberAccess]
+        dtls.__class__ = cls
+        dtls._flight = []
+        dtls._holding = 0
+        adopted: DtlsTransport = dtls
         return adopted
 
     @property
-    def _data_channel_id(self) -> int | None:
-        """The id for the next channel that is opened here; aiortc reads it once for each."""
-        id_ = self._next_id
-        while id_ in self._data_channels:
-            id_ = (id_ + 2) % _STREAM_IDS
-        self._next_id = (id_ + 2) % _STREAM_IDS
-        return id_
+    def ready(self) -> bool:
+        """Whether the handshake is over, with all its repetitions, and the end has not come."""
+        return self._RTCDtlsTransport__handshake_done and self._state is _CONNECTED  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
 
-    @_data_channel_id.setter
-    def _data_channel_id(self, first: int | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._next_id = first or 0
+    def receive_untrusted(self, datagram: bytes) -> bool:
+        """Take one datagram; False when the peer has ended the connection, or breaks its protocols."""
+        ssl: Any = self._ssl
+        try:
+            ssl.bio_write(datagram)
+            data = ssl.recv(_RECORD)
+        except SSL.ZeroReturnError:
+            return False
+        except SSL.Error:  # not from the peer, or a repetition
+            self._flush_records()
+            return True
+        receiver: Any = self._data_receiver
+        if receiver is not None:
+            try:
+                receiver.receive_packet_untrusted(data)
+            except Exception as exc:  # noqa: BLE001 - aiortc's parsers trip over what is malformed
+                _log.debug("a peer sent a malformed SCTP packet: %s", type(exc).__name__)
+                return False
+        return True
 
-    def received(self, size: int) -> None:
-        """Count a message that was handed out as unread."""
-        self._advertised_rwnd -= size
-        self._window_closed = self._window_closed or self._advertised_rwnd < RECEIVE_WINDOW // 2
+    @contextmanager
+    def one_flight(self) -> Generator[None]:
+        """Send the packets of this block in one go at its end."""
+        self._holding += 1
+        try:
+            yield
+        finally:
+            self._holding -= 1
+            if not self._holding and self._flight:
+                packets, self._flight = self._flight, []
+                self._send_packets(packets)
 
-    def consumed(self, size: int) -> None:
-        """Count bytes as read; tell the peer once a closed window is mostly open again."""
-        self._advertised_rwnd += size
-        if self._window_closed and self._advertised_rwnd > RECEIVE_WINDOW * 3 // 4:
-            self._window_closed = False
-            if self._association_state is self.State.ESTABLISHED:
-                asyncio.ensure_future(self._send_sack())  # noqa: RUF006 - ends at once: it only writes a datagram
+    def send_packet(self, packet: bytes) -> None:
+        """Send one packet, or lose it when there is no connection."""
+        if self._holding:
+            self._flight.append(packet)
+        else:
+            self._send_packets([packet])
 
-    async def flush(self) -> None:
-        """Wait until everything that was sent is acknowledged, or the association is over."""
-        while not self._everything_acknowledged and self._association_state is self.State.ESTABLISHED:
-            self._flushed.clear()
-            await self._flushed.wait()
+    def _send_packets(self, packets: list[bytes]) -> None:
+        if self._state is not _CONNECTED:
+            return
+        ssl: Any = self._ssl
+        records: list[bytes] = []
+        try:
+            for packet in packets:
+                ssl.send(packet)
+                records.append(ssl.bio_read(_RECORD))
+        except SSL.Error:  # DTLS has failed, and says so where it receives
+            return
+        self._ice.send_all(records)
+
+    def _flush_records(self) -> None:
+        """Send what DTLS itself has to say: an alert, a repetition of its last words."""
+        ssl: Any = self._ssl
+        try:
+            self._ice.send_all([ssl.bio_read(_RECORD)])
+        except SSL.Error:
+            return
 
     @property
-    def _everything_acknowledged(self) -> bool:
-        return not (self._data_channel_queue or self._outbound_queue or self._sent_queue)
-
-    def _set_state(self, state: Any) -> None:
-        super()._set_state(state)
-        if state is self.State.CLOSED:
-            self._flushed.set()
-
-    async def _receive_data_chunk(self, chunk: sctp.DataChunk) -> None:
-        beyond_window = self._advertised_rwnd <= 0 and chunk.tsn != sctp.tsn_plus_one(
-            self._last_received_tsn or 0
-        )
-        too_early = (
-            chunk.protocol == sctp.WEBRTC_DCEP
-            and chunk.user_data[:1] == bytes([sctp.DATA_CHANNEL_OPEN])
-            and chunk.stream_id in self._data_channel_inbound_reset
-        )
-        if too_early or beyond_window or self._advertised_rwnd < -sctp.USERDATA_MAX_LENGTH * 16:
-            self._sack_needed = True
-            return
-        await super()._receive_data_chunk(chunk)
-
-    async def _receive_sack_chunk(self, chunk: sctp.SackChunk) -> None:
-        self._peer_window = chunk.advertised_rwnd
-        await super()._receive_sack_chunk(chunk)
-        if self._everything_acknowledged:
-            self._flushed.set()
-
-    async def _send_sack(self) -> None:
-        # Duplicates and gaps mean that something was lost: the sender has to know at once.
-        in_order = not self._sack_misordered and not self._sack_duplicates
-        if in_order and self._unacknowledged == 0 and not self._window_closed:
-            self._sack_needed = False
-            self._unacknowledged = 1
-            if self._sack_timer is None:
-                self._sack_timer = asyncio.get_running_loop().call_later(SACK_DELAY, self._sack_is_due)
-            return
-        self._unacknowledged = 0
-        await super()._send_sack()
-
-    def _sack_is_due(self) -> None:
-        self._sack_timer = None
-        if self._unacknowledged and self._association_state is self.State.ESTABLISHED:
-            asyncio.ensure_future(self._send_sack())  # noqa: RUF006 - ends at once: it only writes a datagram
-
-    async def _transmit(self) -> None:
-        congestion_window = self._cwnd
-        # One chunk may always be under way: it probes a closed window (RFC 9260 §6.1 A).
-        self._cwnd = min(congestion_window, max(self._peer_window, 1))
-        try:
-            await super()._transmit()
-        finally:
-            self._cwnd = congestion_window
+    def _ice(self) -> IceConnection:
+        connection: Any = self.transport._connection
+        ice: IceConnection = connection
+        return ice
 
 
 def remote_certificate_digest(peer: aiortc.RTCPeerConnection) -> bytes:

@@ -15,7 +15,7 @@ from .engine import Candidate, DataChannel, PeerConnection
 from .stream import DataChannelStream
 
 #: Streams that the peer may open before anyone accepts them; more are reset. A node accepts at once.
-MAX_UNACCEPTED = 256
+MAX_UNACCEPTED = 1_024
 #: Streams open at the same time, both directions together. SCTP has 65,534 ids (RFC 8832 §6).
 MAX_STREAMS = 8_192
 #: Seconds that `aclose` waits for the peer to acknowledge what was sent. A few round trips of a bad path.
@@ -67,6 +67,11 @@ class WebRTCConnection(Connection):
         self._path_changed.set()
         self._path_changed = trio.Event()
 
+    @property
+    def streams(self) -> int:
+        """See `Connection.streams`."""
+        return len(self._streams)
+
     async def open_stream(self) -> Stream:
         """See `Connection.open_stream`."""
         await trio.lowlevel.checkpoint()
@@ -80,7 +85,7 @@ class WebRTCConnection(Connection):
     async def accept_stream(self) -> Stream:
         """See `Connection.accept_stream`."""
         await trio.lowlevel.checkpoint()
-        while not self._unaccepted:
+        while self._closed or not self._unaccepted:
             self._check_usable()
             await self._wake_acceptors.wait()
         return self._unaccepted.popleft()

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import selectors
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence, Sized
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, TypeVarTuple
@@ -21,6 +22,8 @@ import trio
 
 from handclasp.errors import ConfigurationError
 from handclasp.scope import open_scope
+
+from .datagrams import LARGEST, DatagramTransport
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -45,8 +48,20 @@ class InlineLoop:
         """From trio: run *call* on the loop, in order; usually it has been done on return."""
         if self._loop.is_closed():
             return  # what is left after the end can only be farewells
-        self._loop.call_soon(call)
-        self.turn()
+        if self._running or self._loop.has_work():
+            self._loop.call_soon(call)
+            self.turn()
+            return
+        # Nothing waits, so this is what the next round would do; the round itself costs more than most calls.
+        self._running = True
+        try:
+            self._loop.run_now(call)
+        finally:
+            self._running = False
+        if self._loop.has_work():
+            self.turn()
+        else:
+            self._set_alarm()
 
     def deliver(self, call: Callable[[], object]) -> None:
         """From the loop: run *call* on the trio side: at once, it is the same thread."""
@@ -105,6 +120,9 @@ class InlineLoop:
             self._loop.run_rounds(_ROUNDS)
         finally:
             self._running = False
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
         # An alarm that comes too early is harmless, so it is only ever moved forward here.
         alarm = trio.current_time() + self._loop.idle_time()
         if alarm < self._alarm.deadline:  # noqa: PLR1730 - the setter does work each time
@@ -159,7 +177,25 @@ class _Loop(asyncio.SelectorEventLoop):
             )
 
         self.fileno = fileno
-        self._had_events = False
+        self._read_into = memoryview(bytearray(LARGEST))
+
+    def _make_datagram_transport(
+        self, sock: socket.socket, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
+    ) -> DatagramTransport:
+        return DatagramTransport(self, self._read_into, sock, protocol, address, waiter, extra)
+
+    def has_work(self) -> bool:
+        """Whether something is to be done at once."""
+        return bool(self._ready)
+
+    def run_now(self, call: Callable[[], object]) -> None:
+        """Do what a round would do that has nothing but *call* to do."""
+        outer = asyncio._get_running_loop()  # noqa: SLF001 - trio may itself be a guest of asyncio
+        asyncio._set_running_loop(self)  # noqa: SLF001
+        try:
+            asyncio.Handle(call, (), self)._run()  # noqa: SLF001
+        finally:
+            asyncio._set_running_loop(outer)  # noqa: SLF001
 
     def run_rounds(self, most: int) -> None:
         """Do what is ready, without waiting, until there is nothing more to do at once.
@@ -171,18 +207,12 @@ class _Loop(asyncio.SelectorEventLoop):
         self._stopping = True  # a round does not wait then
         try:
             for _ in range(most):
-                self._had_events = False
                 self._run_once()
-                if not (self._had_events or self._ready):
+                if not self._ready:
                     break
         finally:
             self._stopping = False
             asyncio._set_running_loop(outer)  # noqa: SLF001
-
-    def _process_events(self, event_list: Sequence[object]) -> None:
-        # A round reads one datagram of each socket, so after one that read something there may be more.
-        self._had_events = bool(event_list)
-        super()._process_events(event_list)  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def idle_time(self) -> float:
         """Seconds until the next timer."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from urllib.parse import parse_qs, urlsplit
 
 import trio
@@ -35,6 +35,7 @@ from handclasp.errors import (
     WrongPeer,
 )
 from handclasp.identity import PeerId
+from handclasp.multiaddr import join, parse, split_peer
 from handclasp.scope import open_scope
 
 from .connection import WebRTCConnection
@@ -48,6 +49,10 @@ _log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 20.0
 #: Seconds for the whole of a dial, or of an inbound one: gathering and the peer's description come before that.
 DIAL_TIMEOUT = 30.0
+#: Inbound attempts under way at the same time; more signaling channels wait. Each holds sockets and a timer, and
+#: whoever may signal to this node can begin one.
+MAX_INBOUND = 64
+_ROOM = nullcontext()  # without end
 _INIT = "init"  # the channel that the offerer opens so that the offer has a data channel section
 _CONFIRMATION_LENGTH = 32
 
@@ -124,8 +129,7 @@ class WebRTCTransport(Transport):
         signaling, prefix = route
         try:
             with _deadline(DIAL_TIMEOUT):
-                async with await signaling.open_channel(prefix, peer) as channel:
-                    connection = await self._connect(channel, prefix)
+                connection = await self._connect_and_close(await signaling.open_channel(prefix, peer), prefix)
         except ConnectionLost as exc:
             raise PeerUnreachable(f"{peer} could not be reached over WebRTC: {exc}") from exc
         if connection.peer != peer:
@@ -135,16 +139,21 @@ class WebRTCTransport(Transport):
 
     def _route(self, address: str) -> tuple[Signaling, str] | None:
         """The signaling that reaches this address, and the part of the address that concerns it."""
-        prefix, found, _ = address.rpartition("/webrtc/p2p/")
-        for signaling in self._signaling if found else ():
-            if signaling.can_reach(prefix):
-                return signaling, prefix
+        try:
+            *prefix, last = parse(split_peer(address)[0])
+        except InvalidAddress:
+            return None
+        if last != ("webrtc", None):
+            return None
+        for signaling in self._signaling:
+            if signaling.can_reach(join(*prefix)):
+                return signaling, join(*prefix)
         return None
 
     def listen(self) -> AbstractAsyncContextManager[Listener]:
         """Accept connections from peers that open signaling channels to this node."""
         addresses = [_address(signaling.address, self._me) for signaling in self._signaling]
-        return _open_listener(self._connect, self._signaling, addresses)
+        return _open_listener(self._connect_and_close, self._signaling, addresses)
 
     def can_upgrade(self, channel: SignalingChannel) -> bool:  # noqa: ARG002 - any channel will do
         """Any signaling channel can become a WebRTC connection."""
@@ -153,6 +162,20 @@ class WebRTCTransport(Transport):
     async def upgrade(self, channel: SignalingChannel) -> Connection:
         """See `Transport.upgrade`. Waits for the peer's first message as long as the caller lets it."""
         return await self._connect(channel, "")
+
+    async def _connect_and_close(
+        self, channel: SignalingChannel, prefix: str, room: AbstractAsyncContextManager[object] = _ROOM
+    ) -> Connection:
+        """Connect once there is room, and close the channel; an error or cancellation leaves neither behind."""
+        connection = None
+        try:
+            async with channel, room:
+                connection = await self._connect(channel, prefix)
+        except BaseException:
+            if connection is not None:
+                await trio.aclose_forcefully(connection)
+            raise
+        return connection
 
     async def _connect(self, channel: SignalingChannel, prefix: str) -> Connection:
         peer_connection = await self._session.create_peer(self._ice_servers)
@@ -329,20 +352,20 @@ class _WebRTCListener(Listener):
 
 @asynccontextmanager
 async def _open_listener(
-    connect: Callable[[SignalingChannel, str], Awaitable[Connection]],
+    connect: Callable[[SignalingChannel, str, AbstractAsyncContextManager[object]], Awaitable[Connection]],
     signaling: Sequence[Signaling],
     addresses: Sequence[str],
 ) -> AsyncGenerator[Listener]:
     found, connections = trio.open_memory_channel[Connection](0)
+    room = trio.CapacityLimiter(MAX_INBOUND)
 
     async def accept_one(channel: SignalingChannel, prefix: str) -> None:
-        async with channel:
-            try:
-                with _deadline(DIAL_TIMEOUT):
-                    connection = await connect(channel, prefix)
-            except HandclaspError as exc:
-                _log.info("an inbound WebRTC connection failed: %s", exc)
-                return
+        try:
+            with _deadline(DIAL_TIMEOUT):
+                connection = await connect(channel, prefix, room)
+        except HandclaspError as exc:
+            _log.info("an inbound WebRTC connection failed: %s", exc)
+            return
         try:
             await found.send(connection)
         except trio.BrokenResourceError:  # the listener was closed meanwhile

@@ -289,6 +289,6 @@ async def open_hostile_service(service: Kind) -> AsyncGenerator[Kind]:
     host, port = listeners[0].socket.getsockname()
     service.url = f"ws://{host}:{port}"
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, service.serve, listeners)
+        await nursery.start(trio.serve_listeners, service.serve, listeners)
         yield service
         nursery.cancel_scope.cancel()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from handclasp.abc import Connection, Stream
 from handclasp.testing import check_stream
-from handclasp.transports.webrtc.aiortc_internals import RECEIVE_WINDOW
+from handclasp.transports.webrtc.aiortc_sctp import RECEIVE_WINDOW
 from handclasp.transports.webrtc.engine import DataChannel
 from handclasp.transports.webrtc.framing import (
     MAX_FRAME,
@@ -438,7 +438,7 @@ async def fill(*streams: Stream) -> None:
 
 
 async def test_a_stream_on_an_engine_without_a_network_keeps_the_contract(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 - time jumps
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def make_pair() -> tuple[Stream, Stream]:
         return local_pair()
@@ -451,16 +451,7 @@ async def test_a_stream_on_an_engine_without_a_network_keeps_the_contract(
     await check_stream(make_pair, make_clogged_pair)
 
 
-# --- the contract, on aiortc ---
-
-
-async def test_a_stream_on_aiortc_keeps_the_contract(webrtc_pair: list[Connection]) -> None:
-    ours, theirs = webrtc_pair
-
-    async def make_pair() -> tuple[Stream, Stream]:
-        return await ours.open_stream(), await theirs.accept_stream()
-
-    await check_stream(make_pair)
+# --- on aiortc; the contract: tests/contract ---
 
 
 async def test_a_writer_that_waits_on_aiortc_is_woken_by_a_read_a_close_and_a_reset(

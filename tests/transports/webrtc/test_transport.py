@@ -31,7 +31,7 @@ from handclasp.errors import (
 )
 from handclasp.identity import Identity, PeerId
 from handclasp.scope import open_scope
-from handclasp.transports.webrtc import IceServer, aiortc_internals, webrtc
+from handclasp.transports.webrtc import IceServer, aiortc_internals, aiortc_sctp, webrtc
 from handclasp.transports.webrtc import transport as transport_module
 from handclasp.transports.webrtc.aiortc import AiortcEngine, local_addresses
 from handclasp.transports.webrtc.connection import MAX_UNACCEPTED, WebRTCConnection
@@ -479,7 +479,7 @@ async def test_cancelling_while_servers_are_asked_leaves_nothing_behind(leftover
         engine = AiortcEngine(addresses=["127.0.0.1", "127.0.0.2"], gather_timeout=0.2)
         servers = [IceServer(f"stun:{address}"), IceServer(f"turn:{address}", "user", "password")]
         async with webrtc(engine=engine, ice_servers=servers)(Context(ALICE)) as transport:
-            async with leftovers().none(but="thread asyncio_"):  # the loop's own, for looking up names
+            async with leftovers("thread asyncio_").none():  # the loop's own, for looking up names
                 for step in itertools.count(1):
                     with cancelled_at(step) as scope:
                         await genuine_offer(transport)
@@ -760,7 +760,7 @@ async def test_a_lost_answer_to_the_end_of_a_stream_does_not_end_the_connection(
 ) -> None:
     lost = 0
     if reuse:
-        monkeypatch.delattr(aiortc_internals.SctpTransport, "_data_channel_id")
+        monkeypatch.delattr(aiortc_sctp.SctpTransport, "_data_channel_id")
     ours, theirs = await upgraded(transport, *a_channel())
     association = ours._peer_connection._sctp  # type: ignore[attr-defined]
     send = association._send_reconfig_param

@@ -1,0 +1,139 @@
+"""A path that loses, repeats and reorders one datagram in five each, and what has to arrive all the same."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from handclasp.abc import Connection, Context, SignalingChannel, TransportFactory
+from handclasp.discovery.memory import memory_channel_pair
+from handclasp.identity import Identity
+from handclasp.transports.webrtc.sdp import Kind, SignalingMessage
+
+ALICE, BOB = Identity.generate(), Identity.generate()
+Upgraded = Callable[..., Awaitable[list[Connection]]]
+_CANDIDATE = re.compile(r"(a=candidate:\S+ 1 udp \d+ 127\.0\.0\.1 )(\d+)( typ host)")
+
+
+class BadPath:
+    """Two UDP sockets between two peers: each peer takes one of them for the other peer."""
+
+    def __init__(self, seed: int, *, dropped: float, repeated: float, delayed: float) -> None:
+        self._chance = random.Random(seed)  # noqa: S311 - the same fates each time
+        self._odds = {"dropped": dropped, "repeated": repeated, "delayed": delayed}
+        self._sockets = [trio.socket.socket(type=trio.socket.SOCK_DGRAM) for _ in range(2)]
+        self._behind: dict[int, tuple[str, int]] = {}  # which peer each socket stands for
+        self.seen: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        async with trio.open_nursery() as nursery:
+            for number, socket in enumerate(self._sockets):
+                await socket.bind(("127.0.0.1", 0))
+                nursery.start_soon(self._carry, nursery, number)
+            yield
+            nursery.cancel_scope.cancel()
+        for socket in self._sockets:
+            socket.close()
+
+    def stand_for(self, number: int, sdp: str) -> str:
+        """Put the port of a socket into the SDP of the peer that it stands for."""
+
+        def replace(found: re.Match[str]) -> str:
+            self._behind[number] = ("127.0.0.1", int(found[2]))
+            return f"{found[1]}{self._sockets[number].getsockname()[1]}{found[3]}"
+
+        edited, count = _CANDIDATE.subn(replace, sdp)
+        assert count == 1, "one address, one candidate"
+        return edited
+
+    async def _carry(self, nursery: trio.Nursery, number: int) -> None:
+        while True:
+            try:
+                data, _ = await self._sockets[number].recvfrom(2048)
+            except ConnectionError:  # the peer that was sent to has closed its socket
+                continue
+            fates = [name for name, odds in self._odds.items() if self._chance.random() < odds]
+            self.seen.update(["datagrams", *fates])
+            if "dropped" in fates:
+                continue
+            for _ in range(1 + ("repeated" in fates)):
+                if "delayed" in fates:
+                    nursery.start_soon(self._pass_on, number, data, self._chance.uniform(0, 0.004))
+                else:
+                    await self._pass_on(number, data)
+
+    async def _pass_on(self, number: int, data: bytes, delay: float = 0) -> None:
+        if delay:
+            await trio.sleep(delay)
+        await self._sockets[1 - number].sendto(data, self._behind[number])
+
+
+class Rerouted(SignalingChannel):
+    """A signaling channel whose descriptions lead to a socket of the path."""
+
+    def __init__(self, channel: SignalingChannel, path: BadPath, number: int) -> None:
+        self._channel, self._path, self._number = channel, path, number
+
+    @property
+    def offers(self) -> bool:
+        return self._channel.offers
+
+    @property
+    def peer(self) -> object:
+        return self._channel.peer
+
+    @property
+    def binding(self) -> bytes | None:
+        return self._channel.binding
+
+    async def send(self, message: bytes) -> None:
+        said = SignalingMessage.from_bytes_untrusted(message)
+        if said.kind is not Kind.ICE_CANDIDATE:
+            message = bytes(SignalingMessage(said.kind, self._path.stand_for(self._number, said.data)))
+        await self._channel.send(message)
+
+    async def receive(self) -> bytes:
+        return await self._channel.receive()
+
+    async def aclose(self) -> None:
+        await self._channel.aclose()
+
+
+async def test_five_megabytes_arrive_whole_where_one_datagram_in_five_is_lost(
+    loopback_webrtc: TransportFactory, upgraded: Upgraded
+) -> None:
+    sent = random.Random(5).randbytes(5_000_000)  # noqa: S311
+    received = hashlib.sha256()
+    path = BadPath(5, dropped=0.2, repeated=0.2, delayed=0.2)
+
+    async def send(connection: Connection) -> None:
+        async with await connection.open_stream() as stream:
+            await stream.send_all(sent)
+            await stream.send_eof()
+            assert await stream.receive_some() == b"all"
+
+    async def receive(connection: Connection) -> None:
+        async with await connection.accept_stream() as stream:
+            async for data in stream:
+                received.update(data)
+            await stream.send_all(b"all")
+            await stream.send_eof()
+
+    async with path.open(), loopback_webrtc(Context(ALICE)) as transport:
+        channels = [
+            Rerouted(channel, path, number)
+            for number, channel in enumerate(memory_channel_pair(ALICE.peer_id, BOB.peer_id))
+        ]
+        ours, theirs = await upgraded(transport, *channels)
+        async with ours, theirs, trio.open_nursery() as nursery:
+            nursery.start_soon(send, ours)
+            nursery.start_soon(receive, theirs)
+    assert received.digest() == hashlib.sha256(sent).digest()
+    assert all(path.seen[fate] > 0.15 * path.seen["datagrams"] for fate in ("dropped", "repeated", "delayed"))
