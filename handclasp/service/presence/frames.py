@@ -130,11 +130,22 @@ class Ready:
     """The proof is good."""
 
 
-@dataclass(frozen=True)
-class Advertised:
-    """The record is there."""
+class What(StrEnum):
+    """What was asked for, in an answer to it."""
 
-    topic: str
+    ADVERTISE = "advertise"
+    WITHDRAW = "withdraw"
+    FIND = "find"
+    LISTEN = "listen"
+    UNLISTEN = "unlisten"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What was asked for is done."""
+
+    what: What
+    topic: str | None = None
 
 
 class RefusalCode(StrEnum):
@@ -148,7 +159,7 @@ class RefusalCode(StrEnum):
 class Refusal:
     """An `Advertise` or a `Find` had no effect; the socket goes on."""
 
-    what: str
+    what: What
     topic: str
     code: RefusalCode
 
@@ -266,7 +277,7 @@ ChannelFrame: TypeAlias = Incoming | Message | Closed
 ServerFrame: TypeAlias = (
     Challenge
     | Ready
-    | Advertised
+    | Accepted
     | Refusal
     | Found
     | Gone

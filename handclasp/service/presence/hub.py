@@ -19,8 +19,8 @@ from handclasp.service.settings import PresenceSettings
 from .frames import (
     COSTLY,
     ORDER,
+    Accepted,
     Advertise,
-    Advertised,
     Challenge,
     ClientFrame,
     Close,
@@ -45,6 +45,7 @@ from .frames import (
     Stage,
     Unfind,
     Unlisten,
+    What,
     Withdraw,
 )
 from .outbox import Change, Load, Outbox
@@ -216,6 +217,7 @@ class PresenceHub:
                 self._obey_on_topic(connection, socket, frame)
             case Listen() | Unlisten():
                 socket.listens = isinstance(frame, Listen)
+                self._answer(connection, Accepted(What.LISTEN if socket.listens else What.UNLISTEN))
             case Open(number, peer):
                 self._open(connection, socket, number, peer, now)
             case SendOn(number, body):
@@ -231,6 +233,7 @@ class PresenceHub:
                 self._advertise(connection, socket, topic, record)
             case Withdraw(topic):
                 self._withdraw(socket, topic)
+                self._answer(connection, Accepted(What.WITHDRAW, topic))
             case Find(topic):
                 self._find(connection, socket, topic)
             case Unfind(topic):
@@ -254,12 +257,12 @@ class PresenceHub:
     def _advertise(self, connection: int, socket: _Socket, topic: str, record: str) -> None:
         peer = _peer_of(socket)
         if topic not in socket.advertised and len(socket.advertised) >= self._settings.advertised:
-            self._answer(connection, Refusal("advertise", topic, RefusalCode.LIMIT))
+            self._answer(connection, Refusal(What.ADVERTISE, topic, RefusalCode.LIMIT))
         elif not self._topics.put(topic, peer, record):
-            self._answer(connection, Refusal("advertise", topic, RefusalCode.FULL))
+            self._answer(connection, Refusal(What.ADVERTISE, topic, RefusalCode.FULL))
         else:
             socket.advertised.add(topic)
-            self._answer(connection, Advertised(topic))
+            self._answer(connection, Accepted(What.ADVERTISE, topic))
             self._tell(topic, peer)
 
     def _withdraw(self, socket: _Socket, topic: str) -> None:
@@ -271,7 +274,7 @@ class PresenceHub:
 
     def _find(self, connection: int, socket: _Socket, topic: str) -> None:
         if topic not in socket.sought and len(socket.sought) >= self._settings.sought:
-            self._answer(connection, Refusal("find", topic, RefusalCode.LIMIT))
+            self._answer(connection, Refusal(What.FIND, topic, RefusalCode.LIMIT))
             return
         socket.sought.add(topic)
         self._topics.find(topic, connection)

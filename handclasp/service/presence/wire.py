@@ -23,8 +23,8 @@ from handclasp.service.strict import (
 )
 
 from .frames import (
+    Accepted,
     Advertise,
-    Advertised,
     Challenge,
     ClientFrame,
     Close,
@@ -76,6 +76,8 @@ def encode_frame(frame: ServerFrame) -> str:
     fields: dict[str, object] = {"type": _TYPES[type(frame)], **vars(frame)}
     if isinstance(frame, End):
         fields["detail"] = frame.detail
+    if isinstance(frame, Accepted) and frame.topic is None:
+        del fields["topic"]
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -83,7 +85,7 @@ _TYPES: Mapping[type[ServerFrame], str] = MappingProxyType(
     {
         Challenge: "challenge",
         Ready: "ready",
-        Advertised: "advertised",
+        Accepted: "accepted",
         Refusal: "refused",
         Found: "found",
         Gone: "gone",

@@ -45,10 +45,9 @@ async def whole_sequence() -> None:
     async with running(create_app(settings())) as client, present(client, ALICE) as alice:
         async with present(client, BOB) as bob:
             alice.send(type="advertise", topic=TOPIC, record="AA")
-            await alice.expect("advertised", topic=TOPIC)
+            await alice.expect("accepted", what="advertise", topic=TOPIC)
             alice.send(type="listen")
-            alice.send(type="find", topic="bb" * 32)
-            await alice.expect("listed")
+            await alice.expect("accepted", what="listen")
             bob.send(type="find", topic=TOPIC)
             await bob.expect("found", topic=TOPIC, peer=str(ALICE.peer_id), record="AA")
             await bob.expect("listed", topic=TOPIC)
@@ -89,7 +88,7 @@ async def test_a_channel_ends_in_time_with_and_without_lifespan(
         present(client, BOB) as bob,
     ):
         alice.send(type="listen")
-        await trio.testing.wait_all_tasks_blocked()
+        await alice.expect("accepted", what="listen")
         bob.send(type="open", channel=1, peer=str(ALICE.peer_id))
         await bob.expect("opened", channel=1)
         await bob.expect("closed", channel=1, code="expired")

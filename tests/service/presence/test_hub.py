@@ -7,8 +7,8 @@ import pytest
 from handclasp.identity import Identity
 from handclasp.service.frames import Refused
 from handclasp.service.presence.frames import (
+    Accepted,
     Advertise,
-    Advertised,
     Challenge,
     ClientFrame,
     Close,
@@ -34,6 +34,7 @@ from handclasp.service.presence.frames import (
     ServerFrame,
     Unfind,
     Unlisten,
+    What,
     Withdraw,
 )
 from handclasp.service.presence.hub import PresenceHub
@@ -88,6 +89,7 @@ def meet(**limits: float) -> tuple[PresenceHub, Client, Client]:
     hub = PresenceHub(PresenceSettings(**limits))
     alice, bob = come(hub, ALICE), come(hub, BOB)
     bob.say(Listen())
+    assert bob.heard() == [Accepted(What.LISTEN)]
     return hub, alice, bob
 
 
@@ -228,32 +230,33 @@ def test_a_topic_or_a_withdrawal_of_nothing_is_nothing() -> None:
     bob.say(Find(TOPIC))
     assert bob.heard() == [Listed(TOPIC)]
     alice.say(Withdraw(TOPIC), Unfind(TOPIC))
-    assert (alice.heard(), bob.heard()) == ([], [])
+    assert alice.heard() == [Accepted(What.WITHDRAW, TOPIC)]
+    assert bob.heard() == []
 
 
 def test_topics_records_and_findings_are_limited_and_the_socket_goes_on() -> None:
     hub, alice, bob = meet(advertised=1, sought=1, records=1, records_length=10)
     alice.say(Advertise(TOPIC, "AA"), Advertise(OTHER, "AA"), Advertise(TOPIC, "BB"))
     assert alice.heard() == [
-        Advertised(TOPIC),
-        Refusal("advertise", OTHER, RefusalCode.LIMIT),
-        Advertised(TOPIC),
+        Accepted(What.ADVERTISE, TOPIC),
+        Refusal(What.ADVERTISE, OTHER, RefusalCode.LIMIT),
+        Accepted(What.ADVERTISE, TOPIC),
     ]
     bob.say(Advertise(TOPIC, "CC"), Advertise(OTHER, "C" * 9))
     assert bob.heard() == [
-        Refusal("advertise", TOPIC, RefusalCode.FULL),
-        Refusal("advertise", OTHER, RefusalCode.FULL),
+        Refusal(What.ADVERTISE, TOPIC, RefusalCode.FULL),
+        Refusal(What.ADVERTISE, OTHER, RefusalCode.FULL),
     ]
     bob.say(Find(TOPIC), Find(OTHER))
     assert set(bob.heard()) == {
-        Refusal("find", OTHER, RefusalCode.LIMIT),
+        Refusal(What.FIND, OTHER, RefusalCode.LIMIT),
         Found(TOPIC, alice.name, "BB"),
         Listed(TOPIC),
     }
     hub.disconnect(alice.connection)
     bob.heard()
     bob.say(Advertise(TOPIC, "C" * 10))  # the room is free again
-    assert Advertised(TOPIC) in bob.heard()
+    assert Accepted(What.ADVERTISE, TOPIC) in bob.heard()
 
 
 def test_whoever_has_most_untold_makes_room_for_the_others() -> None:

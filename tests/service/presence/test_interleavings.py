@@ -22,8 +22,8 @@ from hypothesis.stateful import (
 
 from handclasp.identity import Identity
 from handclasp.service.presence.frames import (
+    Accepted,
     Advertise,
-    Advertised,
     Challenge,
     Close,
     CloseCode,
@@ -47,6 +47,7 @@ from handclasp.service.presence.frames import (
     ServerFrame,
     Unfind,
     Unlisten,
+    What,
     Withdraw,
 )
 from handclasp.service.presence.hub import PresenceHub
@@ -138,6 +139,7 @@ class Meetings(RuleBasedStateMachine):
                 assert peer.over
         peer = Peer(who, connection, listens=True)
         self.say(peer, Listen())
+        assert self.hub.take(connection) == Accepted(What.LISTEN)
         self.peers.append(peer)
 
     @precondition(lambda self: self.peers)
@@ -222,8 +224,11 @@ class Meetings(RuleBasedStateMachine):
     @rule(data=st.data(), listens=st.sampled_from([True, True, False]))
     def listen(self, data: st.DataObject, *, listens: bool) -> None:
         peer = self.some(data)
-        peer.listens = listens
-        self.say(peer, Listen() if listens else Unlisten())
+        self.read_all(peer)
+        if not peer.over:
+            peer.listens = listens
+            self.say(peer, Listen() if listens else Unlisten())
+            assert self.hub.take(peer.connection) == Accepted(What.LISTEN if listens else What.UNLISTEN)
 
     @precondition(lambda self: self.present)
     @rule(data=st.data(), anybody=st.sampled_from([*IDENTITIES, None, None, None, None]))
@@ -333,7 +338,7 @@ class Meetings(RuleBasedStateMachine):
                 assert peer.mine[number].waiting.popleft() == body
             case Closed(number):
                 self.forget_channel(peer, number)
-            case Refusal("find", topic):
+            case Refusal(What.FIND, topic):
                 peer.sought.pop(topic)
             case End(code):
                 assert code is EndCode.REPLACED
@@ -342,7 +347,7 @@ class Meetings(RuleBasedStateMachine):
                 assert code == "slow"
                 peer.over = True
             case _:
-                assert isinstance(frame, Advertised | Listed | Refusal)
+                assert isinstance(frame, Accepted | Listed | Refusal)
 
     # What always holds
 

@@ -11,8 +11,8 @@ from handclasp.identity import Identity
 from handclasp.service.frames import Refused
 from handclasp.service.presence.frames import (
     ORDER,
+    Accepted,
     Advertise,
-    Advertised,
     Challenge,
     ClientFrame,
     Close,
@@ -38,6 +38,7 @@ from handclasp.service.presence.frames import (
     ServerFrame,
     Unfind,
     Unlisten,
+    What,
     Withdraw,
 )
 from handclasp.service.presence.wire import RECORD_LENGTH, encode_frame, parse_frame_untrusted
@@ -138,9 +139,9 @@ def test_no_text_does_more_than_be_refused(text: str) -> None:
     [
         (Challenge("00"), {"type": "challenge", "nonce": "00"}),
         (Ready(), {"type": "ready"}),
-        (Advertised(TOPIC), {"type": "advertised", "topic": TOPIC}),
+        (Accepted(What.ADVERTISE, TOPIC), {"type": "accepted", "what": "advertise", "topic": TOPIC}),
         (
-            Refusal("find", TOPIC, RefusalCode.LIMIT),
+            Refusal(What.FIND, TOPIC, RefusalCode.LIMIT),
             {"type": "refused", "what": "find", "topic": TOPIC, "code": "limit"},
         ),
         (Found(TOPIC, PEER, "AA"), {"type": "found", "topic": TOPIC, "peer": PEER, "record": "AA"}),
