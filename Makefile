@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: run test check lint format types docs bench upgrade clean libp2p
+.PHONY: run test check lint format types docs matrix bench upgrade clean libp2p
 
 run: $(VENV)/.run ## set up and run the demonstration; make run ARGS=--once ends by itself
 	@$(BIN)/handclasp demo $(ARGS)
@@ -36,6 +36,9 @@ docs: $(VENV)/.check ## build the documentation into docs/_build; every warning 
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 	@echo "docs/_build/index.html"
 
+matrix: $(VENV)/.test ## every protocol over every discovery and every transport, as a table
+	@$(BIN)/python -m pytest tests/matrix --table -q $(ARGS)
+
 bench: $(VENV)/.test libp2p ## print the figures as ratios and write benchmarks/results/
 	@$(BIN)/python -m benchmarks.startup
 	@$(BIN)/python -m benchmarks.pairing $(ARGS)
@@ -58,6 +61,8 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.run
 	@echo "installing what the tests need …"
 	@$(PIP) install --constraint constraints.txt --group test
+	@$(PIP) install --constraint constraints.txt --only-binary wrtc --editable '.[fast,native]' \
+	  || echo "there is no wheel of wrtc for this machine: the tests of the native engine will skip"
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test
@@ -82,7 +87,7 @@ libp2p: $(BIN)/python
 upgrade: ## the newest versions that pip agrees to, into constraints.txt; run the tests afterwards
 	@rm -rf build/upgrade && $(PYTHON) -m venv build/upgrade
 	@build/upgrade/bin/python -m pip --quiet install 'pip>=25.1'
-	@build/upgrade/bin/python -m pip --quiet install --editable '.[fast]' --group dev
+	@build/upgrade/bin/python -m pip --quiet install --editable '.[fast,native]' --group dev
 	@{ echo "# The versions that the tests passed with; 'make' installs these. Regenerate: make upgrade"; \
 	  build/upgrade/bin/python -m pip freeze --exclude-editable; } > constraints.txt
 

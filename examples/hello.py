@@ -7,10 +7,10 @@ connects to it. No service is involved. docs/tutorials/first-two-peers.md goes t
 import sys
 
 import trio
-from handclasp.discovery.direct import direct
 
 from handclasp import PeerId, open_node, webrtc
 from handclasp.abc import Stream
+from handclasp.discovery.direct import direct
 
 HELLO = "/hello/1.0.0"
 

@@ -112,7 +112,12 @@ class Dialer:
 
     def _failure(self) -> HandclaspError:
         if not self._failures:
-            return PeerUnreachable(f"{self._peer} is nowhere to be found")
+            why = (
+                ""
+                if self._searching
+                else ": this node has no discovery that finds peers, so give it an address"
+            )
+            return PeerUnreachable(f"{self._peer} is nowhere to be found{why}")
         if len(self._failures) == 1 and not self._searching:
             return self._failures[0][1]
         told = "".join(f"\n  {address}: {exc}" for address, exc in self._failures)

@@ -69,17 +69,17 @@ async def cancel_everywhere(
     leftovers = Leftovers(*but)
     moments = 0
     while True:
-        watch = _Watch(moments + 1)
+        watch: _Watch | None = None
         try:
             if around is None:
-                with watch.cancels():
+                with _cancelled_at(moments + 1) as watch:
                     await function()
             else:
                 async with around() as needs:
-                    with watch.cancels():
+                    with _cancelled_at(moments + 1) as watch:
                         await function(needs)
         except Exception as exc:
-            exc.add_note(f"It came out of the run that was cancelled at {watch}.")
+            exc.add_note(f"It came out of the run that was cancelled at {watch or 'no moment'}.")
             raise
         left = await leftovers.settled(quiet=quiet)
         assert not left, f"cancelled at {watch}, it left behind: {', '.join(sorted(left))}"
@@ -88,29 +88,50 @@ async def cancel_everywhere(
         moments += 1
 
 
+async def check_nothing_lost(
+    bring: Callable[[], Awaitable[object]], take: Callable[[], Awaitable[T]]
+) -> None:
+    """Cancel *take* at each of its awaits while *bring* brings something for it.
+
+    What a cancelled one did not return, the next one has to: if it was lost, that one waits forever.
+    """
+    moment, fired = 0, True
+    while fired:
+        moment += 1
+        taken: list[T] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bring)
+            with _cancelled_at(moment) as watch:
+                taken.append(await take())
+        if not taken:
+            await take()
+        fired = watch.fired
+
+
+@contextmanager
+def _cancelled_at(moment: int) -> Generator[_Watch]:
+    watch = _Watch(moment)
+    trio.lowlevel.add_instrument(watch)
+    try:
+        with watch.scope:
+            yield watch
+    finally:
+        trio.lowlevel.remove_instrument(watch)
+
+
 class _Watch(trio.abc.Instrument):
     """Cancels a block at one moment of its run."""
 
     def __init__(self, moment: int) -> None:
         self._moment = self._left = moment
-        self._scope = trio.CancelScope()
-        self._task: trio.lowlevel.Task | None = None
+        self.scope = trio.CancelScope()
+        self._task = trio.lowlevel.current_task()
         self._where = ""
 
     @property
     def fired(self) -> bool:
         """Whether the moment came."""
         return self._left <= 0
-
-    @contextmanager
-    def cancels(self) -> Generator[None]:
-        self._task = trio.lowlevel.current_task()
-        trio.lowlevel.add_instrument(self)
-        try:
-            with self._scope:
-                yield
-        finally:
-            trio.lowlevel.remove_instrument(self)
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         del task  # whichever it is
@@ -124,11 +145,10 @@ class _Watch(trio.abc.Instrument):
         self._left -= 1
         if self._left == 0:
             self._where = self._awaiting()
-            self._scope.cancel()
+            self.scope.cancel()
 
     def _awaiting(self) -> str:
         """The awaits that the task is in, outermost first, without trio's own."""
-        assert self._task is not None
         frames = [
             f"{frame.f_code.co_qualname}, line {line}"
             for frame, line in self._task.iter_await_frames()

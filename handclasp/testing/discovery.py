@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 
 import trio
 
@@ -44,12 +44,12 @@ async def check_discovery(
     """
     check = _Check(factory, quiet, patience)
     await check.those_who_are_there_and_those_who_come()
-    await check.changes()
     await check.leaving()
+    await check.changes()
+    await check.bare_errors()
     await check.topics()
     await check.long_topics()
     await check.crowds()
-    await check.bare_errors()
     await check.cancellation(settled)
 
 
@@ -71,14 +71,19 @@ class _Check:
         async with self._peer() as (alice, ours), self._peer() as (bob, theirs):
             yield alice, ours, bob, theirs
 
+    def _claim(self, sentence: str) -> AbstractContextManager[None]:
+        """A claim, with time for each of its changes to take all the patience there is."""
+        return claim(sentence, within=20 * (self._patience + PATIENCE))
+
     async def _expect(self, found: AsyncIterator[PeerRecord], *records: PeerRecord) -> None:
         """These are found next, in any order, and then nothing more."""
         due = set(records)
-        with trio.fail_after(self._patience):
+        with trio.move_on_after(self._patience):
             while due:
                 record = await anext(found)
                 assert record in due, f"{record} was found; due were {due}"
                 due.remove(record)
+        assert not due, f"within {self._patience:.0f} s were not found: {due}"
         more = await self._collect(found)
         assert not more, f"{more} was found again, or out of nowhere"
 
@@ -93,11 +98,12 @@ class _Check:
 
     async def _wait_gone(self, backend: Discovery, topic: str, gone: Collection[PeerId]) -> None:
         """Look anew until none of these is found; what a backend remembers may take a moment to fade."""
-        with trio.fail_after(self._patience):
+        with trio.move_on_after(self._patience):
             while True:
                 async with backend.find(topic) as found:
                     if not {record.peer for record in await self._collect(found)} & set(gone):
                         return
+        raise AssertionError(f"after {self._patience:.0f} s one of these is still found: {gone}")
 
     # --- the claims ---
 
@@ -105,19 +111,19 @@ class _Check:
         async with self._two() as (alice, ours, bob, theirs), AsyncExitStack() as later:
             present, comer = PeerRecord(alice, _addresses(alice, 2)), PeerRecord(bob, _addresses(bob, 1))
             bare = PeerRecord(alice)
-            with claim("who is there is found, with all addresses"):
+            with self._claim("who is there is found, with all addresses"):
                 async with ours.advertise("tea", present), theirs.find("tea") as found:
                     await self._expect(found, present)
-                    with claim("who comes is found, also by the node that advertises it"):
+                    with self._claim("who comes is found, also by the node that advertises it"):
                         await later.enter_async_context(theirs.advertise("tea", comer))
                         await self._expect(found, comer)
-            with claim("who has no addresses is found, too"):
+            with self._claim("who has no addresses is found, too"):
                 async with theirs.find("coffee") as found, ours.advertise("coffee", bare):
                     await self._expect(found, bare)
 
     async def changes(self) -> None:
         async with self._two() as (alice, ours, _, theirs), theirs.find("tea") as found:
-            with claim("a peer that comes again with other addresses is found again"):
+            with self._claim("a peer that comes again with other addresses is found again"):
                 for count in (1, 2):
                     record = PeerRecord(alice, _addresses(alice, count))
                     async with ours.advertise("tea", record):
@@ -126,27 +132,26 @@ class _Check:
     async def leaving(self) -> None:
         async with self._two() as (alice, ours, _, theirs):
             record = PeerRecord(alice, _addresses(alice, 1))
-            with claim("whoever stopped advertising is not found any more", within=self._patience + PATIENCE):
+            with self._claim("whoever stopped advertising is not found any more"):
                 async with ours.advertise("tea", record), theirs.find("tea") as found:
                     await self._expect(found, record)
                 await self._wait_gone(theirs, "tea", [alice])
-            with claim(
-                "whoever was cancelled while advertising is not found any more",
-                within=self._patience + PATIENCE,
-            ):
+            with self._claim("whoever was cancelled while advertising is not found any more"):
                 with trio.CancelScope() as scope:
                     async with ours.advertise("tea", record):
                         scope.cancel()
                         await trio.lowlevel.checkpoint()
                 await self._wait_gone(theirs, "tea", [alice])
-            with claim("one who leaves does not take along who has the same topic, nor its own other topics"):
+            with self._claim(
+                "one who leaves does not take along who has the same topic, nor its own other topics"
+            ):
                 async with ours.advertise("milk", record), theirs.find("milk") as milk:
                     async with ours.advertise("tea", record):
                         pass
                     await self._expect(milk, record)
 
     async def topics(self) -> None:
-        with claim("topics are separate, however alike"):
+        with self._claim("topics are separate, however alike"):
             async with self._two() as (alice, ours, _, theirs), AsyncExitStack() as stack:
                 records = {
                     topic: PeerRecord(alice, (f"/memory/{number}/p2p/{alice}",))
@@ -155,7 +160,7 @@ class _Check:
                 for topic, record in records.items():
                     await stack.enter_async_context(ours.advertise(topic, record))
                 for topic, record in records.items():
-                    with claim(f"topic {topic!r} holds what was advertised under it"):
+                    with self._claim(f"topic {topic!r} holds what was advertised under it"):
                         async with theirs.find(topic) as found:
                             await self._expect(found, record)
 
@@ -164,10 +169,10 @@ class _Check:
             record = PeerRecord(alice, _addresses(alice, 1))
             for letter in ("x", "é"):  # one byte, two bytes
                 longest = letter * (Discovery.MAX_TOPIC // len(letter.encode()))
-                with claim(f"a topic may have {len(longest.encode())} bytes"):
+                with self._claim(f"a topic may have {len(longest.encode())} bytes"):
                     async with ours.advertise(longest, record), theirs.find(longest) as found:
                         await self._expect(found, record)
-                with claim(
+                with self._claim(
                     f"a topic of {len(longest.encode()) + len(letter.encode())} bytes is a MisuseError"
                 ):
                     with raises(MisuseError):
@@ -178,7 +183,7 @@ class _Check:
                             pass
 
     async def crowds(self) -> None:
-        with claim(
+        with self._claim(
             "ten peers under one topic are found by two finders, and nobody waits for one that is not looked at"
         ):
             async with AsyncExitStack() as stack, self._peer() as (_, one), self._peer() as (_, other):
@@ -203,7 +208,10 @@ class _Check:
                     raise _Mine
 
             for use in (advertise, find):
-                with claim(f"an error of the block comes out of {use.__name__} as it is"), raises(_Mine):
+                with (
+                    self._claim(f"an error of the block comes out of {use.__name__} as it is"),
+                    raises(_Mine),
+                ):
                     await use()
 
     async def cancellation(self, settled: float) -> None:
@@ -218,10 +226,10 @@ class _Check:
                 async with theirs.find("coffee") as found:
                     await anext(found)
 
-            with claim("an advertise that is cancelled anywhere leaves nothing behind", within=5 * PATIENCE):
+            with self._claim("an advertise that is cancelled anywhere leaves nothing behind"):
                 await cancel_everywhere(advertise, quiet=settled)
                 await self._wait_gone(theirs, "tea", [alice])
-            with claim("a find that is cancelled anywhere leaves nothing behind", within=5 * PATIENCE):
+            with self._claim("a find that is cancelled anywhere leaves nothing behind"):
                 async with ours.advertise("coffee", record):
                     await cancel_everywhere(find, quiet=settled)
 
@@ -229,9 +237,7 @@ class _Check:
             async with self._peer():
                 await trio.lowlevel.checkpoint()
 
-        with claim(
-            "a backend that is cancelled while it opens or closes leaves nothing behind", within=5 * PATIENCE
-        ):
+        with self._claim("a backend that is cancelled while it opens or closes leaves nothing behind"):
             await cancel_everywhere(open_and_close, quiet=settled)
 
 

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from handclasp import webrtc
+from handclasp.scope import open_scope
 from handclasp.testing import open_service
 from handclasp.transports.webrtc.aiortc import AiortcEngine
 
@@ -29,6 +30,18 @@ def load(name: str, source: str) -> ModuleType:
 async def test_the_echo_example_gets_its_echo(capsys: pytest.CaptureFixture[str]) -> None:
     await load("echo", (ROOT / "examples/echo.py").read_text()).main()
     assert capsys.readouterr().out == "hello, alice\n"
+
+
+async def test_the_hello_example_greets_who_visits(capsys: pytest.CaptureFixture[str]) -> None:
+    hello = load("hello", (ROOT / "examples/hello.py").read_text())
+    async with open_scope() as scope:
+        scope.start_soon(hello.wait)
+        address = ""
+        while not address:  # until it has printed where it waits
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            address = capsys.readouterr().out.strip()
+        await hello.visit(address)
+    assert capsys.readouterr().out == "hello, Ada\n"
 
 
 async def test_the_readme_website_gets_a_signature_from_the_example_wallet(

@@ -18,6 +18,7 @@ from aiortc.rtcicetransport import connection_kwargs
 from handclasp.errors import ConfigurationError, ConnectionLost, ProtocolViolation
 
 from .aiortc_internals import IceConnection, QuietPeerConnection, remote_certificate_digest
+from .aiortc_mdns import resolving
 from .aiortc_sctp import SctpTransport
 from .engine import Candidate, DataChannel, Engine, EngineSession, Fingerprints, IceServer, PeerConnection
 from .loop import InlineLoop, open_inline_loop
@@ -141,7 +142,8 @@ class _Peer(PeerConnection):
             except (ValueError, AssertionError, IndexError):
                 raise ProtocolViolation("a candidate is malformed") from None
             parsed.sdpMid, parsed.sdpMLineIndex = "0", 0
-            await self._peer.addIceCandidate(parsed)
+            async with resolving(candidate):
+                await self._peer.addIceCandidate(parsed)
 
         await self._loop.run(add)
 
@@ -194,7 +196,8 @@ class _Peer(PeerConnection):
 
     async def _set_remote_untrusted(self, text: str, kind: str) -> None:
         try:
-            await self._peer.setRemoteDescription(aiortc.RTCSessionDescription(text, kind))
+            async with resolving(text):
+                await self._peer.setRemoteDescription(aiortc.RTCSessionDescription(text, kind))
         except Exception as exc:  # noqa: BLE001 - aiortc answers a malformed SDP with whatever its parser trips over
             _log.debug("an SDP %s was refused: %s", kind, type(exc).__name__)
             raise ProtocolViolation(f"the SDP {kind} is not usable ({type(exc).__name__})") from None

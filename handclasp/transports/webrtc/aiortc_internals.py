@@ -14,8 +14,7 @@ import asyncio
 import logging
 import random
 import struct
-from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import aioice
@@ -59,7 +58,7 @@ class StunProtocol(aioice.ice.StunProtocol):
     def datagrams_received(self, batch: Batch) -> None:
         """Take what arrived in one go; what it makes us send leaves in one go, too."""
         connection: Any = self.receiver
-        with connection.one_flight():
+        with connection.flight:
             for data, address in batch:
                 self.datagram_received(data, address)
 
@@ -151,9 +150,10 @@ class IceConnection(aioice.Connection):
         elif self._queue.qsize() < _WAITING:
             super().data_received(data, component)
 
-    def one_flight(self) -> AbstractContextManager[None]:
-        """Send what is sent in this block in one go at its end."""
-        return self._dtls.one_flight()
+    @property
+    def flight(self) -> Flight:
+        """See `DtlsTransport`."""
+        return self._dtls.flight
 
     def send_all(self, datagrams: Sequence[bytes]) -> None:
         """Send some datagrams over the selected pair; without one they are lost."""
@@ -215,24 +215,43 @@ class IceConnection(aioice.Connection):
 _UNSTARTED = (aioice.ice.CandidatePair.State.WAITING, aioice.ice.CandidatePair.State.FROZEN)
 
 
+class Flight:
+    """Packets that leave together: those sent while a ``with`` block of this object lasts, the outermost one."""
+
+    def __init__(self, send: Callable[[list[bytes]], None]) -> None:
+        self._send = send
+        self.packets: list[bytes] = []
+        self.depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+        if not self.depth and self.packets:
+            packets, self.packets = self.packets, []
+            self._send(packets)
+
+
 class DtlsTransport(aiortc.RTCDtlsTransport):
     """aiortc's DTLS without a task switch for each datagram.
 
     aiortc hands each datagram through a queue to a task, and each packet through four coroutines to the
     socket. None of them ever waits. Here both ways are plain calls, and packets that are sent together leave
     together.
+
+    Attributes:
+        flight: collects what is sent together.
     """
 
-    _flight: list[bytes]
-    _holding: int
+    flight: Flight
 
     @classmethod
     def adopt(cls, peer: aiortc.RTCPeerConnection) -> DtlsTransport:
         """Take over the DTLS transport of a peer connection that has not started yet."""
         dtls: Any = peer.sctp.transport  # type: ignore[union-attr] # pyright: ignore[reportOptionalMemberAccess]
         dtls.__class__ = cls
-        dtls._flight = []
-        dtls._holding = 0
+        dtls.flight = Flight(dtls._send_packets)
         adopted: DtlsTransport = dtls
         return adopted
 
@@ -261,22 +280,10 @@ class DtlsTransport(aiortc.RTCDtlsTransport):
                 return False
         return True
 
-    @contextmanager
-    def one_flight(self) -> Generator[None]:
-        """Send the packets of this block in one go at its end."""
-        self._holding += 1
-        try:
-            yield
-        finally:
-            self._holding -= 1
-            if not self._holding and self._flight:
-                packets, self._flight = self._flight, []
-                self._send_packets(packets)
-
     def send_packet(self, packet: bytes) -> None:
         """Send one packet, or lose it when there is no connection."""
-        if self._holding:
-            self._flight.append(packet)
+        if self.flight.depth:
+            self.flight.packets.append(packet)
         else:
             self._send_packets([packet])
 

@@ -27,9 +27,10 @@ from aiortc.utils import uint32_gt, uint32_gte
 #: Bytes of data in one packet, the "PMDCS" of RFC 9260.
 MTU = sctp.USERDATA_MAX_LENGTH
 
-#: Seconds that an acknowledgement may take before its packet counts as lost: at first, and at least.
-#: RFC 9260 asks for a minimum of 1, from a time of coarse clocks; Chromium and Linux's TCP take 0.12 and 0.2.
-RTO_INITIAL, RTO_MIN = 1.0, 0.1
+#: Seconds that an acknowledgement may take before its packet counts as lost: at first, at least, at most.
+#: RFC 9260 recommends 1, 1 and 60. The minimum is from a time of coarse clocks; Chromium and Linux's TCP take
+#: 0.12 and 0.2. After the maximum a path that is back again is found; ICE gives it up after 7.5.
+RTO_INITIAL, RTO_MIN, RTO_MAX = 1.0, 0.1, 5.0
 
 #: Seconds that the first of two packets waits for its acknowledgement.
 SACK_DELAY = 0.02
@@ -62,6 +63,11 @@ class LossRecovery(aiortc.RTCSctpTransport):
         self._partially_reliable = False
         self._flushed = asyncio.Event()
         self._rto = RTO_INITIAL
+        self._t3_due = self._probe_due = math.inf
+
+    @property
+    def _t3_runs(self) -> bool:
+        return self._t3_due is not math.inf
 
     @abstractmethod
     def _transmit_now(self) -> None: ...
@@ -129,7 +135,7 @@ class LossRecovery(aiortc.RTCSctpTransport):
             self._update_rto(time.monotonic() - newest._sent_time)
         self._adjust_window(cumulative, done if fully_used and advanced else 0, lost=lost)
         if not sent:
-            self._t3_cancel()
+            self._t3_due = self._probe_due = math.inf  # what _t3_cancel() would do, at less cost
         elif advanced:
             self._t3_restart()
         if self._partially_reliable:
@@ -213,7 +219,7 @@ class LossRecovery(aiortc.RTCSctpTransport):
         super()._update_rto(R)
         assert self._srtt is not None  # noqa: S101 - super() sets both
         assert self._rttvar is not None  # noqa: S101
-        self._rto = min(max(self._srtt + 4 * self._rttvar, RTO_MIN), sctp.SCTP_RTO_MAX)
+        self._rto = min(max(self._srtt + 4 * self._rttvar, RTO_MIN), RTO_MAX)
 
     def _t3_start(self) -> None:
         self._t3_restart()
@@ -236,6 +242,8 @@ class LossRecovery(aiortc.RTCSctpTransport):
     def _t3_ends(self) -> None:
         self._t3_handle = None
         now = self._clock.time()
+        if not self._t3_runs:
+            return
         if now >= self._t3_due:
             self._t3_expired()
             return
@@ -251,12 +259,13 @@ class LossRecovery(aiortc.RTCSctpTransport):
             self._put(self._dispatch(oldest))
 
     def _t3_expired(self) -> None:
+        self._t3_due = math.inf
         super()._t3_expired()
         for chunk in self._sent_queue:
             # aiortc repeats those as well that have arrived out of order (RFC 9260 §6.3.3 E3: the outstanding ones).
             chunk._retransmit = chunk._retransmit and not chunk._acked
         self._some_lost = True
-        self._rto = min(self._rto * 2, sctp.SCTP_RTO_MAX)  # RFC 9260 §6.3.3 E2; aiortc does not
+        self._rto = min(self._rto * 2, RTO_MAX)  # RFC 9260 §6.3.3 E2; aiortc does not
 
 
 _order = operator.attrgetter("_order")  # of chunks, in which they were last sent

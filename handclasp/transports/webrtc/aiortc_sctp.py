@@ -124,7 +124,7 @@ class SctpTransport(LossRecovery):
             return
         if not chunks:
             return
-        with self._dtls.one_flight():
+        with self._dtls.flight:
             if isinstance(chunks[0], sctp.InitChunk):
                 at_once(super()._handle_data(data))
                 return
@@ -132,7 +132,7 @@ class SctpTransport(LossRecovery):
                 return
             for chunk in chunks:
                 if type(chunk) is sctp.DataChunk:
-                    at_once(self._receive_data_chunk(chunk))
+                    self._take_data(chunk)
                 elif type(chunk) is sctp.SackChunk:
                     at_once(self._receive_sack_chunk(chunk))
                 else:
@@ -140,7 +140,7 @@ class SctpTransport(LossRecovery):
             if self._sack_needed:
                 at_once(self._send_sack())
 
-    async def _receive_data_chunk(self, chunk: sctp.DataChunk) -> None:
+    def _take_data(self, chunk: sctp.DataChunk) -> None:
         beyond_window = self._advertised_rwnd <= 0 and chunk.tsn != sctp.tsn_plus_one(
             self._last_received_tsn or 0
         )
@@ -149,10 +149,19 @@ class SctpTransport(LossRecovery):
             and chunk.user_data[:1] == bytes([sctp.DATA_CHANNEL_OPEN])
             and chunk.stream_id in self._data_channel_inbound_reset
         )
+        self._sack_needed = True
         if too_early or beyond_window or self._advertised_rwnd < -MTU * 16:
-            self._sack_needed = True
             return
-        await super()._receive_data_chunk(chunk)
+        if self._mark_received(chunk.tsn):
+            return
+        stream = self._get_inbound_stream(chunk.stream_id)
+        stream.add_chunk(chunk)
+        self._advertised_rwnd -= len(chunk.user_data)
+        for message in stream.pop_messages():
+            self._advertised_rwnd += len(message[2])
+            at_once(self._receive(*message))
+        if self._reconfig_deferred is not None:
+            at_once(self._reset_deferred_streams())
 
     def _mark_received(self, tsn: int) -> bool:
         last = self._last_received_tsn or 0
@@ -176,10 +185,13 @@ class SctpTransport(LossRecovery):
             stream = self._inbound_streams[stream_id] = InboundStream()
         return stream
 
+    @property
+    def _out_of_order(self) -> bool:
+        return bool(self._sack_misordered or self._sack_duplicates)
+
     async def _send_sack(self) -> None:
         # Duplicates and gaps mean that something was lost: the sender has to know at once.
-        in_order = not self._sack_misordered and not self._sack_duplicates
-        if in_order and self._unacknowledged == 0 and not self._window_closed:
+        if self._unacknowledged == 0 and not self._out_of_order and not self._window_closed:
             self._sack_needed = False
             self._unacknowledged = 1
             if self._sack_timer is None:
@@ -224,11 +236,13 @@ class SctpTransport(LossRecovery):
         if not isinstance(data, bytes) or not 0 < len(data) <= limit:
             super()._data_channel_send(channel, data)
             return
+        established = self._association_state is self.State.ESTABLISHED
+        if established and channel.id is not None and not (self._data_channel_queue or self._outbound_queue):
+            with self._dtls.flight:
+                self._send_message(channel.id, sctp.WEBRTC_BINARY, data)
+            return
         channel._addBufferedAmount(len(data))
         self._data_channel_queue.append((channel, sctp.WEBRTC_BINARY, data))
-        if not self._outbound_queue:
-            with self._dtls.one_flight():
-                at_once(self._data_channel_flush())
 
     async def _send(  # noqa: PLR0917 - aiortc's signature
         self,
@@ -242,7 +256,11 @@ class SctpTransport(LossRecovery):
         if expiry is not None or max_retransmits is not None or not ordered:
             self._partially_reliable = True
             await super()._send(stream_id, pp_id, user_data, expiry, max_retransmits, ordered)
-            return
+        else:
+            self._send_message(stream_id, pp_id, user_data)
+
+    def _send_message(self, stream_id: int, pp_id: int, user_data: bytes) -> None:
+        """Cut a message into chunks, and send what the windows allow."""
         sequence = self._outbound_stream_seq.get(stream_id, 0)
         tsn = self._local_tsn
         flags = sctp.SCTP_DATA_FIRST_FRAG
@@ -258,7 +276,7 @@ class SctpTransport(LossRecovery):
         self._transmit_now()
 
     async def _transmit(self) -> None:
-        with self._dtls.one_flight():
+        with self._dtls.flight:
             self._transmit_now()
 
     def _transmit_now(self) -> None:
@@ -266,7 +284,7 @@ class SctpTransport(LossRecovery):
         if forward is not None:
             self._put(bytes(forward))
             self._forward_tsn_chunk = None
-            if self._t3_handle is None:
+            if not self._t3_runs:
                 self._t3_start()
         recovering: Any = self._fast_recovery_exit
         burst = (2 if recovering is not None else sctp.SCTP_MAX_BURST) * MTU
@@ -283,14 +301,14 @@ class SctpTransport(LossRecovery):
             data = self._dispatch(chunk)
             if not body:
                 body = data
-                if self._unacknowledged and len(data) <= _ROOM - _SACK_SIZE:
+                if self._unacknowledged and len(data) <= _ROOM - _SACK_SIZE and not self._out_of_order:
                     body = self._take_sack() + data
             elif len(body) + len(data) <= _ROOM:
                 body += data
             else:
                 self._put(body)
                 body = data
-            if self._t3_handle is None:
+            if not self._t3_runs:
                 self._t3_start()
         if body:
             self._put(body)

@@ -11,7 +11,7 @@ from handclasp.abc import Connection, Path, Stream
 from handclasp.errors import ConnectionLost
 from handclasp.identity import PeerId
 
-from .engine import Candidate, DataChannel, PeerConnection
+from .engine import INIT, Candidate, DataChannel, PeerConnection
 from .stream import DataChannelStream
 
 #: Streams that the peer may open before anyone accepts them; more are reset. A node accepts at once.
@@ -114,6 +114,8 @@ class WebRTCConnection(Connection):
 
     def channel_opened(self, channel: DataChannel) -> None:
         """The peer opened a channel: it becomes a stream to accept, or is reset when there are too many."""
+        if channel.label == INIT:
+            return  # nobody's stream: an engine uses one to learn what has arrived, and closes it
         stream = self._add(channel)
         if len(self._unaccepted) >= MAX_UNACCEPTED or len(self._streams) > MAX_STREAMS:
             stream.refuse()
@@ -138,4 +140,10 @@ class WebRTCConnection(Connection):
 
 
 def _multiaddr(candidate: Candidate) -> str:
-    return f"/ip{ipaddress.ip_address(candidate.host).version}/{candidate.host}/udp/{candidate.port}"
+    if not candidate.host:
+        return ""
+    try:
+        protocol = f"ip{ipaddress.ip_address(candidate.host).version}"
+    except ValueError:
+        protocol = "dns"
+    return f"/{protocol}/{candidate.host}/udp/{candidate.port}"

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 __all__ = [
+    "INIT",
     "Candidate",
     "DataChannel",
     "Engine",
@@ -20,6 +21,9 @@ __all__ = [
     "IceServer",
     "PeerConnection",
 ]
+
+#: The label of channels that are nobody's stream: they only set something up (libp2p webrtc, "init").
+INIT = "init"
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Candidate:
     kind: str
     """``host``, ``srflx``, ``prflx`` or ``relay`` (RFC 8445)."""
     host: str
+    """An IP address, an mDNS name (``….local``), or empty when the stack keeps it to itself."""
     port: int
 
 

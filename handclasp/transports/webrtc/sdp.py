@@ -88,3 +88,6 @@ def _check_sdp_untrusted(text: str) -> None:
     # Without one the engine would try in vain until its deadline.
     if "\na=fingerprint:sha-256 " not in text.lower():
         raise ProtocolViolation("the SDP has no SHA-256 fingerprint")
+    # Some engines guess one (RFC 8842 section 5.2 demands it), and then wait in vain.
+    if "\na=setup:" not in text:
+        raise ProtocolViolation("the SDP has no DTLS role")

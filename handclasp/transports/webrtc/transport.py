@@ -39,7 +39,7 @@ from handclasp.multiaddr import join, parse, split_peer
 from handclasp.scope import open_scope
 
 from .connection import WebRTCConnection
-from .engine import DataChannel, Engine, EngineSession, IceServer, PeerConnection
+from .engine import INIT, DataChannel, Engine, EngineSession, IceServer, PeerConnection
 from .sdp import MAX_CANDIDATES, Kind, SignalingMessage, candidate_from_json_untrusted
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,6 @@ DIAL_TIMEOUT = 30.0
 #: whoever may signal to this node can begin one.
 MAX_INBOUND = 64
 _ROOM = nullcontext()  # without end
-_INIT = "init"  # the channel that the offerer opens so that the offer has a data channel section
 _CONFIRMATION_LENGTH = 32
 
 
@@ -94,8 +93,10 @@ def from_url(url: str) -> TransportFactory:
 
             engine = AiortcEngine(addresses=addresses, relay_only=relay_only)
         case "native":
-            from .native import NativeEngine
-
+            try:
+                from .native import NativeEngine
+            except ImportError as exc:
+                raise ConfigurationError(f"{url}: {exc}") from exc
             engine = NativeEngine(addresses=addresses, relay_only=relay_only)
         case other:
             raise ConfigurationError(f"{url}: unknown engine {other!r} (aiortc, native)")
@@ -206,7 +207,7 @@ class _Attempt:
         peer_connection.on_channel = self._channel_opened
 
     async def offer(self) -> WebRTCConnection:
-        init = self._peer_connection.open_channel(_INIT)
+        init = self._peer_connection.open_channel(INIT)
         self._watch(init)
         await self._send(Kind.SDP_OFFER, await self._peer_connection.create_offer())
         answer = await self._receive_description(Kind.SDP_ANSWER)
@@ -296,9 +297,10 @@ class _Attempt:
         self._confirmed.set()
 
     def _channel_opened(self, channel: DataChannel) -> None:
-        if channel.label == _INIT:
-            self._watch(channel)
-            self._init_open.set()
+        if channel.label == INIT:
+            if self._init is None:
+                self._watch(channel)
+                self._init_open.set()
         elif self._connection is not None:
             # The peer confirmed first and already speaks; nobody sees this before we have confirmed, too.
             self._connection.channel_opened(channel)

@@ -60,7 +60,6 @@ SUBCLASSES = [
             "_get_inbound_stream",
             "_handle_data",
             "_mark_received",
-            "_receive_data_chunk",
             "_send",
             "_send_chunk",
             "_send_sack",
@@ -83,7 +82,11 @@ OWN = {
     "_everything_acknowledged",
     "_data_channel_id",
     "datagrams_received",
-    "one_flight",
+    "flight",
+    "_take_data",
+    "_out_of_order",
+    "_send_message",
+    "_t3_runs",
     "send_all",
     "ready",
     "receive_untrusted",
@@ -220,10 +223,6 @@ def test_log_functions_are_looked_up_on_the_object() -> None:
         assert text.count("logger.debug") + text.count("logger.info") == 1, (
             f"{theirs.__name__} logs elsewhere, too"
         )
-
-
-def test_a_selector_transport_still_has_a_buffer_size_to_set() -> None:
-    assert hasattr(asyncio.selector_events._SelectorTransport, "max_size")  # type: ignore[attr-defined]
 
 
 # --- what the subclasses are for ---

@@ -162,3 +162,29 @@ def test_arbitrary_bytes_raise_nothing_but_violations(parts: list[bytes]) -> Non
     except ProtocolViolation:
         return
     assert sum(len(data) for _, data in frames) <= sum(map(len, parts))
+
+
+@st.composite
+def nearly_frames(draw: st.DrawFn) -> bytes:
+    """A frame of data with up to two bytes of its head changed."""
+    frame = bytearray(encode_data(draw(st.binary(max_size=300))))
+    for _ in range(draw(st.integers(0, 2))):
+        frame[draw(st.integers(0, min(len(frame), 6) - 1))] = draw(st.integers(0, 255))
+    return bytes(frame)
+
+
+def outcome_of(*parts: bytes) -> tuple[list[tuple[Flag | None, bytes]], bool]:
+    reader, frames = FrameReader(), []
+    try:
+        for part in parts:
+            frames += reader.receive_untrusted(part)
+    except ProtocolViolation:
+        return frames, True
+    return frames, False
+
+
+@given(nearly_frames())
+@example(b"\x04\x12\x82\x00ab")  # a size that is not minimally encoded
+@example(b"\x84\x00\x12\x02ab")
+def test_a_frame_in_one_piece_means_what_it_means_in_two(frame: bytes) -> None:
+    assert outcome_of(frame) == outcome_of(frame[:1], frame[1:])

@@ -330,7 +330,9 @@ async def test_no_thread_is_needed(loop: InlineLoop, leftovers: Callable) -> Non
     assert not [name for name in new() if name.startswith("thread")]
 
 
-@pytest.mark.parametrize("name", ["_ready", "_scheduled", "_stopping", "_run_once", "_process_events"])
+@pytest.mark.parametrize(
+    "name", ["_ready", "_scheduled", "_stopping", "_run_once", "_make_datagram_transport"]
+)
 def test_asyncios_loop_still_has_the_private_parts_that_are_used(name: str) -> None:
     loop = asyncio.SelectorEventLoop()
     try:

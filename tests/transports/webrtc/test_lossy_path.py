@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import re
 from collections import Counter
@@ -11,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from handclasp.abc import Connection, Context, SignalingChannel, TransportFactory
+from handclasp.abc import Connection, Context, SignalingChannel, Stream, TransportFactory
 from handclasp.discovery.memory import memory_channel_pair
 from handclasp.identity import Identity
 from handclasp.transports.webrtc.sdp import Kind, SignalingMessage
@@ -26,10 +27,12 @@ class BadPath:
 
     def __init__(self, seed: int, *, dropped: float, repeated: float, delayed: float) -> None:
         self._chance = random.Random(seed)  # noqa: S311 - the same fates each time
-        self._odds = {"dropped": dropped, "repeated": repeated, "delayed": delayed}
+        self.odds = {"dropped": dropped, "repeated": repeated, "delayed": delayed}
         self._sockets = [trio.socket.socket(type=trio.socket.SOCK_DGRAM) for _ in range(2)]
         self._behind: dict[int, tuple[str, int]] = {}  # which peer each socket stands for
         self.seen: Counter[str] = Counter()
+        self._arrived = trio.Event()
+        self.arrivals: list[tuple[float, int]] = []  # when, and how many bytes
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -53,13 +56,24 @@ class BadPath:
         assert count == 1, "one address, one candidate"
         return edited
 
+    async def times_of_repetitions(self, *, longer_than: int, count: int) -> list[float]:
+        """When *count* datagrams of this size came."""
+        while True:
+            times = [time for time, size in self.arrivals if size > longer_than]
+            if len(times) >= count:
+                return times
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+
     async def _carry(self, nursery: trio.Nursery, number: int) -> None:
         while True:
             try:
                 data, _ = await self._sockets[number].recvfrom(2048)
             except ConnectionError:  # the peer that was sent to has closed its socket
                 continue
-            fates = [name for name, odds in self._odds.items() if self._chance.random() < odds]
+            self.arrivals.append((trio.current_time(), len(data)))
+            self._arrived.set()
+            fates = [name for name, odds in self.odds.items() if self._chance.random() < odds]
             self.seen.update(["datagrams", *fates])
             if "dropped" in fates:
                 continue
@@ -106,6 +120,33 @@ class Rerouted(SignalingChannel):
         await self._channel.aclose()
 
 
+@asynccontextmanager
+async def connected(
+    path: BadPath, webrtc: TransportFactory, upgraded: Upgraded
+) -> AsyncGenerator[list[Connection]]:
+    """Both ends of a connection over *path*."""
+    async with path.open(), webrtc(Context(ALICE)) as transport:
+        ends = [
+            Rerouted(channel, path, number)
+            for number, channel in enumerate(memory_channel_pair(ALICE.peer_id, BOB.peer_id))
+        ]
+        ours, theirs = await upgraded(transport, *ends)
+        async with ours, theirs:
+            yield [ours, theirs]
+
+
+async def echo(connection: Connection, streams: int) -> None:
+    async def answer(stream: Stream) -> None:
+        async with stream:
+            async for data in stream:
+                await stream.send_all(data)
+            await stream.send_eof()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(streams):
+            nursery.start_soon(answer, await connection.accept_stream())
+
+
 async def test_five_megabytes_arrive_whole_where_one_datagram_in_five_is_lost(
     loopback_webrtc: TransportFactory, upgraded: Upgraded
 ) -> None:
@@ -126,14 +167,49 @@ async def test_five_megabytes_arrive_whole_where_one_datagram_in_five_is_lost(
             await stream.send_all(b"all")
             await stream.send_eof()
 
-    async with path.open(), loopback_webrtc(Context(ALICE)) as transport:
-        channels = [
-            Rerouted(channel, path, number)
-            for number, channel in enumerate(memory_channel_pair(ALICE.peer_id, BOB.peer_id))
-        ]
-        ours, theirs = await upgraded(transport, *channels)
-        async with ours, theirs, trio.open_nursery() as nursery:
-            nursery.start_soon(send, ours)
-            nursery.start_soon(receive, theirs)
+    async with connected(path, loopback_webrtc, upgraded) as (ours, theirs), trio.open_nursery() as nursery:
+        nursery.start_soon(send, ours)
+        nursery.start_soon(receive, theirs)
     assert received.digest() == hashlib.sha256(sent).digest()
-    assert all(path.seen[fate] > 0.15 * path.seen["datagrams"] for fate in ("dropped", "repeated", "delayed"))
+    assert all(path.seen[fate] > 0.15 * path.seen["datagrams"] for fate in path.odds)
+
+
+async def test_streams_on_a_bad_path_come_and_go_and_do_not_mix(
+    loopback_webrtc: TransportFactory, upgraded: Upgraded
+) -> None:
+    path = BadPath(8, dropped=0.05, repeated=0.05, delayed=0.05)
+
+    async def ask(connection: Connection, number: int) -> None:
+        for length in (10, 1_000, 30_000):
+            question, answer = bytes([number]) * length, bytearray()
+            async with await connection.open_stream() as stream:
+                await stream.send_all(question)
+                await stream.send_eof()
+                async for data in stream:
+                    answer += data
+            assert answer == question
+
+    async with connected(path, loopback_webrtc, upgraded) as (ours, theirs), trio.open_nursery() as nursery:
+        nursery.start_soon(echo, theirs, 8 * 3)
+        for number in range(8):
+            nursery.start_soon(ask, ours, number)
+    assert path.seen["dropped"]
+
+
+async def test_a_path_that_is_silent_is_asked_less_and_less_often(
+    loopback_webrtc: TransportFactory, upgraded: Upgraded
+) -> None:
+    path = BadPath(1, dropped=0, repeated=0, delayed=0)
+    async with connected(path, loopback_webrtc, upgraded) as (ours, theirs):
+        async with await ours.open_stream() as stream:
+            await stream.send_all(b"x")
+            async with await theirs.accept_stream() as accepted:
+                assert await accepted.receive_some() == b"x"
+                path.odds["dropped"] = 1
+                path.arrivals.clear()
+                await stream.send_all(bytes(1_000))  # one packet; no other has its size
+                times = await path.times_of_repetitions(longer_than=1_000, count=6)
+                waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+                path.odds["dropped"] = 0
+                assert len(await accepted.receive_some()) == 1_000
+    assert waits[-1] > 4 * waits[1], "the timer does not back off (RFC 9260 §6.3.3 E2)"

@@ -21,7 +21,7 @@ from handclasp.transports.webrtc.sdp import (
 
 SDP = (
     "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
-    "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=fingerprint:sha-256 00:11:22\r\n"
+    "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=setup:actpass\r\na=fingerprint:sha-256 00:11:22\r\n"
 )
 CANDIDATE = json.dumps(
     {"candidate": "candidate:1 1 udp 1 192.0.2.1 9 typ host", "sdpMid": "0", "sdpMLineIndex": 0}
@@ -124,7 +124,12 @@ def test_a_description_with_anything_but_one_data_channel_section_is_refused(kin
 @pytest.mark.parametrize("line", ["", "a=fingerprint:sha-1 00:11\r\n", "b=a=fingerprint:sha-256 00\r\n"])
 def test_a_description_without_a_strong_fingerprint_is_refused(line: str) -> None:
     with pytest.raises(ProtocolViolation, match="SHA-256"):
-        parse(message(0, SDP.partition("a=")[0] + line))
+        parse(message(0, SDP.partition("a=finger")[0] + line))
+
+
+def test_a_description_without_a_dtls_role_is_refused() -> None:
+    with pytest.raises(ProtocolViolation, match="role"):
+        parse(message(0, SDP.replace("a=setup:actpass", "a=x:actpass")))
 
 
 def test_the_name_of_the_hash_is_taken_in_any_case() -> None:
