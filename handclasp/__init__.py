@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .discovery.signaling import Invitation
+    from .discovery.signaling import Invitation, signaling
     from .identity import Identity, PeerId
     from .node import Node, open_node
     from .transports.webrtc import webrtc
 
 __version__ = "0.1.0"
-__all__ = ["Identity", "Invitation", "Node", "PeerId", "open_node", "webrtc"]
+__all__ = ["Identity", "Invitation", "Node", "PeerId", "open_node", "signaling", "webrtc"]
 
 _HOME = {
     "Identity": "identity",
@@ -24,6 +24,7 @@ _HOME = {
     "Node": "node",
     "PeerId": "identity",
     "open_node": "node",
+    "signaling": "discovery.signaling",
     "webrtc": "transports.webrtc",
 }
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
+from urllib.parse import quote, unquote
 
 from .errors import InvalidAddress, ProtocolViolation
 from .identity import PeerId
@@ -245,6 +246,9 @@ _PEER = _Value(
     lambda data: str(PeerId.from_bytes_untrusted(data)),
 )
 _HASH = _Value(0, _encode_hash, _decode_hash)
+_PATH = _Value(
+    0, lambda text: unquote(text, errors="strict").encode(), lambda data: quote(data.decode(), safe="")
+)
 _PORT = _number(2)
 
 #: Code (multicodec table) and kind of value; None where there is none.
@@ -254,6 +258,7 @@ _PROTOCOLS: dict[str, tuple[int, _Value | None]] = {
     "dns4": (54, _NAME_VALUE),
     "dns6": (55, _NAME_VALUE),
     "dnsaddr": (56, _NAME_VALUE),
+    "http-path": (481, _PATH),
     "ip4": (4, _IP4),
     "ip6": (41, _IP6),
     "memory": (777, _number(8)),

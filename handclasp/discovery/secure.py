@@ -115,12 +115,13 @@ class SecureChannel(SignalingChannel):
     async def send(self, message: bytes) -> None:
         """See `SignalingChannel.send`. The first one may wait for the peer's part of the handshake.
 
+        Where the peer has closed, the message is lost and nothing is raised: `receive` tells.
         Cancelling it ends the channel: nobody knows whether the message went out.
 
         Raises:
             MisuseError: *message* is too long.
             HandshakeFailed, WrongPeer: what arrived was not from the peer.
-            PeerLeft: the peer ended the handshake, or took more than `HANDSHAKE_TIMEOUT` for its part of it.
+            PeerLeft: the peer took more than `HANDSHAKE_TIMEOUT` for its part of the handshake.
             ServiceUnavailable: the way to the peer broke.
             trio.ClosedResourceError: you closed this channel.
         """
@@ -131,7 +132,7 @@ class SecureChannel(SignalingChannel):
             try:
                 await self._read_until(lambda: self._conversation.may_send)
             except trio.EndOfChannel:
-                raise PeerLeft("the peer ended the signaling before it had proved who it is") from None
+                return  # the peer needs nothing more; `receive` says so
             await self._transmit(self._conversation.send(Message(Kind.SIGNALING, message)))
 
     async def receive(self) -> bytes:

@@ -7,6 +7,7 @@ goodbye; elsewhere the sockets do the first, and `SignalingApp.shut_down` is the
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import anyio
 
@@ -14,7 +15,9 @@ from .asgi import Receive, Request, Scope, Send
 from .exchange import Exchange
 from .frames import Refused
 from .journal import describe
-from .routes import ClientGone, Routes, check_socket_untrusted, finished, refusal
+from .lines import Switchboard
+from .presence.exchange import PresenceExchange
+from .routes import ClientGone, Routes, check_url_untrusted, finished, refusal
 from .session import Session
 from .settings import Settings
 
@@ -23,11 +26,16 @@ _DEFAULTS = Settings()
 
 
 class SignalingApp:
-    """One service with its mailboxes; made by `create_app`. Belongs to the event loop that uses it first."""
+    """One service with its mailboxes and peers; made by `create_app`. Belongs to the event loop that uses it first."""
 
     def __init__(self, settings: Settings) -> None:
-        self._exchange = Exchange(settings)
-        self._routes = Routes(self._exchange)
+        self._settings = settings
+        mailboxes = Exchange(settings)
+        self._routes = Routes(mailboxes)
+        self._switchboards: Mapping[str, Switchboard] = {
+            "/ws": mailboxes,
+            "/peers": PresenceExchange(settings),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection as ASGI 3 says."""
@@ -49,31 +57,40 @@ class SignalingApp:
         Nothing can be opened afterwards. Lifespan calls this; call it yourself before a server that
         closes its sockets first. Calling it twice is harmless.
         """
-        await self._exchange.shut_down()
+        async with anyio.create_task_group() as tasks:
+            for switchboard in self._switchboards.values():
+                tasks.start_soon(switchboard.shut_down)
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        timers = [switchboard.timer for switchboard in self._switchboards.values()]
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._exchange.keep_time)
-            self._exchange.is_timed = True
+            for timer in timers:
+                tasks.start_soon(timer.run)
+                timer.is_kept = True
             try:
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
                 await self.shut_down()
             finally:
-                self._exchange.is_timed = False
+                for timer in timers:
+                    timer.is_kept = False
                 tasks.cancel_scope.cancel()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve_socket(self, request: Request, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            check_socket_untrusted(request)
+            check_url_untrusted(request)
+            switchboard = self._switchboards.get(request.path)
         except Refused:
+            switchboard = None
+        if switchboard is None:
             await send({"type": "websocket.close"})  # before accept: the server answers 403
-        else:
-            await send({"type": "websocket.accept"})
-            await Session(self._exchange, receive, send).run()
+            return
+        await send({"type": "websocket.accept"})
+        within = self._settings.first_frame_within
+        await Session(switchboard, receive, send, first_frame_within=within).run(request)
 
     async def _serve_request(self, request: Request, receive: Receive, send: Send) -> None:
         try:
@@ -88,8 +105,8 @@ class SignalingApp:
 
 
 def create_app(settings: Settings = _DEFAULTS) -> SignalingApp:
-    """Make a service of its own: its mailboxes are in this object and nowhere else.
+    """Make a service of its own: its mailboxes and peers are in this object and nowhere else.
 
-    It may be mounted below any path. Run it in one process: two would not know each other's mailboxes.
+    It may be mounted below any path. Run it in one process: two would not know each other's.
     """
     return SignalingApp(settings)

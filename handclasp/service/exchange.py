@@ -3,42 +3,52 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import anyio
 
+from .asgi import Request
 from .frames import End, Error, Refused, ServerFrame
 from .hub import Hub
+from .lines import Line, Outgoing, Switchboard, Timer
 from .seats import Delivery
 from .settings import Settings
+from .strict import malformed
+from .wire import encode_frame, parse_frame_untrusted
 
 _logger = logging.getLogger("handclasp.service")
 
 
-class Outbox:
-    """The frames that wait for one socket. Full means that its client does not read."""
+class MailboxLine(Line):
+    """A socket and the frames that wait for it. Full means that its client does not read."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._room = settings.outbox
-        self._close_within = settings.close_within
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__()
+        self._exchange = exchange
+        self._connection = 0
+        self._room = exchange.settings.outbox
         self._frames: deque[ServerFrame] = deque()
         self._filled: anyio.Event | None = None
-        self.finished = False
-        """The last frame is in; nothing follows."""
+        self._finished = False
 
-        self.writing = anyio.CancelScope()
-        """Around the task that writes: gets a deadline with the last frame."""
+    @property
+    def finished(self) -> bool:
+        """See `Line.finished`."""
+        return self._finished
+
+    def connected(self, connection: int) -> None:
+        """Take note of the number that the hub knows this socket by."""
+        self._connection = connection
 
     def put(self, frame: ServerFrame, *, replayed: bool) -> bool:
         """Add a frame; False when there is no room for it."""
-        if self.finished:
+        if self._finished:
             return True
         if isinstance(frame, End | Error):
-            self.finished = True
-            self.writing.deadline = anyio.current_time() + self._close_within
+            self._finished = True
+            self.writing.deadline = anyio.current_time() + self._exchange.settings.close_within
         elif replayed:
             self._room += 1  # a resume may bring the whole log at once: not the fault of the one who resumes
         elif len(self._frames) >= self._room:
@@ -49,27 +59,42 @@ class Outbox:
             self._filled.set()
         return True
 
-    async def take(self) -> ServerFrame:
-        """Wait for the next frame. Cancelling loses none."""
+    def receive_untrusted(self, text: str | None) -> None:
+        """See `Line.receive_untrusted`."""
+        try:
+            if text is None:
+                raise malformed("frame", "must be a text frame")
+            frame = parse_frame_untrusted(text)
+        except Refused as refused:
+            self.refuse(refused)
+        else:
+            with self._exchange.at_work() as (hub, now):
+                hub.receive(self._connection, frame, now)
+
+    def refuse(self, refused: Refused) -> None:
+        """See `Line.refuse`."""
+        with self._exchange.at_work() as (hub, now):
+            hub.refuse(self._connection, refused, now)
+
+    async def next(self) -> Outgoing:
+        """See `Line.next`."""
         while not self._frames:
             self._filled = anyio.Event()
             await self._filled.wait()
-        return self._frames.popleft()
+        frame = self._frames.popleft()
+        if isinstance(frame, End | Error):
+            return Outgoing(encode_frame(frame), frame.close_status, frame.code)
+        return Outgoing(encode_frame(frame))
 
 
-class Exchange:
+class Exchange(Switchboard):
     """Drives a `Hub` for any number of sockets and requests of one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.is_timed = False
-        """A task of the server keeps the time, so no socket has to."""
-
         self._hub = Hub(settings)
-        self._outboxes: dict[int, Outbox] = {}
-        self._timing = anyio.Lock()
-        self._armed = math.inf
-        self._earlier: anyio.Event | None = None
+        self.timer = Timer(self._tick, self._hub.next_deadline)
+        self._lines: dict[int, MailboxLine] = {}
         self._empty: anyio.Event | None = None
 
     @contextmanager
@@ -81,44 +106,34 @@ class Exchange:
         finally:
             self._carry_out(now)
 
-    def connect(self, outbox: Outbox) -> int:
-        """Take in a socket; end it with `disconnect`, always."""
+    @contextmanager
+    def open_line(self, request: Request) -> Generator[MailboxLine]:  # noqa: ARG002 - the first frame says it all
+        """See `Switchboard.open_line`."""
+        line = MailboxLine(self)
         with self.at_work() as (hub, _):
             connection = hub.connect()
-            self._outboxes[connection] = outbox
-        return connection
-
-    def disconnect(self, connection: int) -> None:
-        """Take note that a socket is gone."""
-        del self._outboxes[connection]
-        with self.at_work() as (hub, now):
-            hub.disconnect(connection, now)
-        if self._empty is not None and not self._outboxes:
-            self._empty.set()
-
-    async def keep_time(self) -> None:
-        """End what is over when it is over. Runs until it is cancelled.
-
-        Any number of tasks may call this; one of them does the work, and when it is cancelled, another
-        takes over. So the service is on time in a server without lifespan, where each socket offers a task.
-        """
-        async with self._timing:
-            while True:
-                with self.at_work() as (hub, now):
-                    hub.tick(now)
-                deadline = self._hub.next_deadline()
-                self._armed = math.inf if deadline is None else deadline
-                self._earlier = anyio.Event()
-                with anyio.move_on_after(self._armed - anyio.current_time()):
-                    await self._earlier.wait()
+            line.connected(connection)
+            self._lines[connection] = line
+        try:
+            yield line
+        finally:
+            del self._lines[connection]
+            with self.at_work() as (hub, now):
+                hub.disconnect(connection, now)
+            if self._empty is not None and not self._lines:
+                self._empty.set()
 
     async def shut_down(self) -> None:
-        """Tell every socket that the service stops, and wait until each has heard it or had its time."""
+        """See `Switchboard.shut_down`."""
         with self.at_work() as (hub, _):
             hub.shutdown()
-        if self._outboxes:  # each has its last frame now, and with it a deadline
+        if self._lines:  # each has its last frame now, and with it a deadline
             self._empty = self._empty or anyio.Event()
             await self._empty.wait()
+
+    def _tick(self, now: float) -> None:
+        self._hub.tick(now)
+        self._carry_out(now)
 
     def _carry_out(self, now: float) -> None:
         while effects := self._hub.drain():
@@ -126,12 +141,10 @@ class Exchange:
                 if not isinstance(effect, Delivery):
                     _logger.info("mailbox %s %s", effect.label, effect.event)
                     continue
-                outbox = self._outboxes.get(effect.connection)
-                if outbox is not None and not outbox.put(effect.frame, replayed=effect.replayed):
+                line = self._lines.get(effect.connection)
+                if line is not None and not line.put(effect.frame, replayed=effect.replayed):
                     self._hub.refuse(effect.connection, _slow(), now)
-        deadline = self._hub.next_deadline()
-        if deadline is not None and deadline < self._armed and self._earlier is not None:
-            self._earlier.set()
+        self.timer.look_again()
 
 
 def _slow() -> Refused:

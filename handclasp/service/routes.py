@@ -13,8 +13,8 @@ import anyio
 from .asgi import Headers, Receive, Request
 from .exchange import Exchange
 from .frames import Refused, Topic
+from .strict import FRAME_LENGTH
 from .wire import (
-    FRAME_LENGTH,
     URL_LENGTH,
     parse_bearer_untrusted,
     parse_challenge_untrusted,
@@ -210,17 +210,6 @@ _ROUTES: Mapping[str, Mapping[str, _Handler]] = MappingProxyType(
 )
 
 
-def check_socket_untrusted(request: Request) -> None:
-    """Refuse a WebSocket anywhere but at its place.
-
-    Raises:
-        Refused: ``limit`` or ``not_found``.
-    """
-    _check_url_untrusted(request)
-    if request.path != "/ws":
-        raise _not_found()
-
-
 def refusal(refused: Refused) -> Answer:
     """The answer that tells a client why not."""
     headers: Headers = []
@@ -230,7 +219,7 @@ def refusal(refused: Refused) -> Answer:
 
 
 def _handler_untrusted(request: Request) -> _Handler:
-    _check_url_untrusted(request)
+    check_url_untrusted(request)
     methods = _ROUTES.get(request.path)
     if methods is None:
         raise _not_found()
@@ -239,7 +228,12 @@ def _handler_untrusted(request: Request) -> _Handler:
     return methods.get(request.method, Routes.wrong_method)
 
 
-def _check_url_untrusted(request: Request) -> None:
+def check_url_untrusted(request: Request) -> None:
+    """Refuse a URL that is too long to be one of ours.
+
+    Raises:
+        Refused: ``limit``.
+    """
     if request.url_length > URL_LENGTH:
         raise Refused("limit", f"a URL has at most {URL_LENGTH} bytes here", 414)
 

@@ -18,7 +18,7 @@ from .app import SignalingApp, create_app
 from .impatience import impatient_protocol
 from .journal import server_logging
 from .settings import Settings
-from .wire import FRAME_LENGTH
+from .strict import FRAME_LENGTH
 
 _DEFAULTS = Settings()
 _BACKLOG = 2048  # connections waiting to be accepted: a page that many people open in the same second

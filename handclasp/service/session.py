@@ -1,4 +1,4 @@
-"""One WebSocket: its first frame in time, its frames to the hub, its outbox to the wire."""
+"""One WebSocket: its first frame in time, its frames to the line, what the line has to say to the wire."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import cast
 import anyio
 import anyio.lowlevel
 
-from .asgi import Event, Receive, Send
-from .exchange import Exchange, Outbox
-from .frames import End, Error, Refused
-from .wire import encode_frame, malformed, parse_frame_untrusted
+from .asgi import Event, Receive, Request, Send
+from .frames import Refused
+from .lines import Line, Switchboard
 
 _logger = logging.getLogger("handclasp.service")
 
@@ -19,68 +18,55 @@ _logger = logging.getLogger("handclasp.service")
 class Session:
     """An accepted socket until it is closed."""
 
-    def __init__(self, exchange: Exchange, receive: Receive, send: Send) -> None:
-        self._exchange = exchange
+    def __init__(
+        self, switchboard: Switchboard, receive: Receive, send: Send, *, first_frame_within: float
+    ) -> None:
+        self._switchboard = switchboard
         self._receive = receive
         self._send = send
-        self._outbox = Outbox(exchange.settings)
-        self._connection = 0
+        self._first_frame_within = first_frame_within
 
-    async def run(self) -> None:
+    async def run(self, request: Request) -> None:
         """Serve it. When this returns or is cancelled, the socket's party counts as gone."""
-        self._connection = self._exchange.connect(self._outbox)
-        try:
+        with self._switchboard.open_line(request) as line:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._write, tasks.cancel_scope)
-                if not self._exchange.is_timed:
-                    tasks.start_soon(self._exchange.keep_time)
-                if await self._read_to_the_end():
+                tasks.start_soon(self._write, line, tasks.cancel_scope)
+                if not self._switchboard.timer.is_kept:
+                    tasks.start_soon(self._switchboard.timer.run)
+                if await self._read_to_the_end(line):
                     tasks.cancel_scope.cancel()
-        finally:
-            self._exchange.disconnect(self._connection)
 
-    async def _read_to_the_end(self) -> bool:
+    async def _read_to_the_end(self, line: Line) -> bool:
         """True when the client is gone, False when the writer has the last word."""
         event: Event | None = None
-        with anyio.move_on_after(self._exchange.settings.first_frame_within):
+        with anyio.move_on_after(self._first_frame_within):
             event = await self._receive()
         if event is None:
-            self._refuse(Refused("timeout", "nothing came in time: say who you are at once", 408))
-        while event is not None and not self._outbox.finished:
+            line.refuse(Refused("timeout", "nothing came in time: say who you are at once", 408))
+        while event is not None and not line.finished:
             if event["type"] != "websocket.receive":
                 return True
-            self._take_in_untrusted(cast("str | None", event.get("text")))
+            line.receive_untrusted(cast("str | None", event.get("text")))
             # A server that has read many frames at once hands them out without a pause: let the
             # writers of both sides run, or the receiver of a burst would look slow.
             await anyio.lowlevel.checkpoint()
-            if not self._outbox.finished:
+            if not line.finished:
                 event = await self._receive()
         return False
 
-    def _take_in_untrusted(self, text: str | None) -> None:
+    async def _write(self, line: Line, everything: anyio.CancelScope) -> None:
         try:
-            if text is None:
-                raise malformed("frame", "must be a text frame")
-            frame = parse_frame_untrusted(text)
-        except Refused as refused:
-            self._refuse(refused)
-        else:
-            with self._exchange.at_work() as (hub, now):
-                hub.receive(self._connection, frame, now)
-
-    def _refuse(self, refused: Refused) -> None:
-        with self._exchange.at_work() as (hub, now):
-            hub.refuse(self._connection, refused, now)
-
-    async def _write(self, everything: anyio.CancelScope) -> None:
-        try:
-            with self._outbox.writing:
+            with line.writing:
                 while True:
-                    frame = await self._outbox.take()
-                    await self._send({"type": "websocket.send", "text": encode_frame(frame)})
-                    if isinstance(frame, End | Error):
+                    frame = await line.next()
+                    await self._send({"type": "websocket.send", "text": frame.text})
+                    if frame.close_status is not None:
                         await self._send(
-                            {"type": "websocket.close", "code": frame.close_status, "reason": frame.code}
+                            {
+                                "type": "websocket.close",
+                                "code": frame.close_status,
+                                "reason": frame.close_reason,
+                            }
                         )
                         break
         except OSError:  # ASGI: the client is gone

@@ -5,13 +5,84 @@ What the protocol fixes for both sides (the size of a message, a frame, a URL) i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from handclasp.errors import ConfigurationError
 
-from .wire import BODY_LENGTH
+from .strict import BODY_LENGTH
 
 _LONGEST_LIFE = 300.0  # docs/protocols/mailbox.md promises that no nonce or waiting mailbox outlives this
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresenceSettings:
+    """How much the service keeps of peers that find each other (docs/protocols/presence.md). Times are in seconds.
+
+    Raises:
+        ConfigurationError: a number is not positive, or contradicts another; the message names it.
+    """
+
+    hosts: tuple[str, ...] = ()
+    """The names by which peers reach the service, each with its port unless that is the scheme's own. A proof of a
+    peer id names the host that it is for, so that a hostile service cannot pass it on to this one. Empty: whatever
+    the Host header says."""
+
+    sockets: int = 10_000
+    """Peers at once: about 20 KiB each in the server below, and what they advertise has a limit of its own."""
+
+    advertised: int = 64
+    """Topics under which a peer advertises: a program has a handful."""
+
+    sought: int = 64
+    """Topics that a peer finds: as many, and one for each peer that it is looking for."""
+
+    records: int = 1_000
+    """Records under one topic: whoever finds it is told all of them."""
+
+    records_length: int = 64 * 1024 * 1024
+    """Characters of records in all: whatever strangers advertise, it fits into a small machine."""
+
+    changes: int = 1_000_000
+    """Changes under topics that wait to be told, in all: about 100 bytes each (measured), 100 MB."""
+
+    channels: int = 64
+    """Channels that a peer has opened: a dial takes a second or two."""
+
+    incoming: int = 256
+    """Channels that others have opened to a peer: a busy one, and an attacker needs several sockets to occupy it."""
+
+    channel_life: float = 60.0
+    """How long a channel lives: a dial gives up after 30 s."""
+
+    channel_length: int = 1024 * 1024
+    """Characters of message bodies in a channel, each way: it is for signaling, not a relay for data."""
+
+    channel_messages: int = 64
+    """Messages that wait on a channel: an SDP and its candidates, so here nobody reads."""
+
+    socket_length: int = 2 * 1024 * 1024
+    """Characters of message bodies that wait for a peer on all its channels: 25 of the longest messages."""
+
+    waiting_length: int = 256 * 1024 * 1024
+    """Characters of message bodies that wait in all."""
+
+    answers: int = 256
+    """Answers to what a peer itself has asked that wait for it: more than its limits let it ask at once."""
+
+    burst: int = 256
+    """Frames that make work for others (advertise, withdraw, find, open) at once: all again after a lost connection."""
+
+    rate: float = 16.0
+    """And how many of them a second, afterwards."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+        if self.channel_length < BODY_LENGTH:
+            raise ConfigurationError(f"channel_length must hold one message of {BODY_LENGTH} characters")
+        if self.socket_length < BODY_LENGTH:
+            raise ConfigurationError(f"socket_length must hold one message of {BODY_LENGTH} characters")
+        if self.waiting_length < self.socket_length:
+            raise ConfigurationError("waiting_length must hold at least one socket_length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +133,11 @@ class Settings:
     mailboxes: int = 100_000
     """Mailboxes at once: about 2 KiB each when idle (measured), 200 MB in all."""
 
+    presence: PresenceSettings = field(default_factory=PresenceSettings)
+    """The same for peers that find each other."""
+
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value: object = getattr(self, each.name)
-            # bool is an int, and an infinite life is a leak
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-                raise ConfigurationError(f"{each.name} must be a positive number, not {value!r}")
+        _check_positive(self)
         for name in ("challenge_life", "nonce_life"):
             if getattr(self, name) > _LONGEST_LIFE:
                 raise ConfigurationError(
@@ -81,3 +151,13 @@ class Settings:
             raise ConfigurationError(f"direction_length must hold one message of {BODY_LENGTH} characters")
         if self.stored_length < self.direction_length:
             raise ConfigurationError("stored_length must hold at least one direction_length")
+
+
+def _check_positive(settings: Settings | PresenceSettings) -> None:
+    for each in fields(settings):
+        value: object = getattr(settings, each.name)
+        if isinstance(value, (tuple, PresenceSettings)):
+            continue
+        # bool is an int, and an infinite life is a leak
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            raise ConfigurationError(f"{each.name} must be a positive number, not {value!r}")

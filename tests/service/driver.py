@@ -177,6 +177,9 @@ class Socket:
     def read_on(self) -> None:
         self._reads.set()
 
+    def stop_reading(self) -> None:
+        self._reads = anyio.Event()
+
     def hang_up(self) -> None:
         """The connection breaks: the client is gone without a word."""
         if not self._hung_up:

@@ -8,7 +8,8 @@ import pytest
 from handclasp.errors import ConfigurationError
 from handclasp.service import Settings
 from handclasp.service.journal import describe, server_logging
-from handclasp.service.wire import FRAME_LENGTH, MESSAGE_LENGTH, URL_LENGTH
+from handclasp.service.strict import FRAME_LENGTH, MESSAGE_LENGTH
+from handclasp.service.wire import URL_LENGTH
 
 
 def test_the_numbers_are_those_of_the_protocol() -> None:

@@ -27,9 +27,8 @@ from handclasp.service.frames import (
     Subscribe,
     Topic,
 )
+from handclasp.service.strict import BODY_LENGTH, FRAME_LENGTH
 from handclasp.service.wire import (
-    BODY_LENGTH,
-    FRAME_LENGTH,
     encode_frame,
     parse_bearer_untrusted,
     parse_challenge_untrusted,
