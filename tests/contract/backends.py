@@ -16,6 +16,8 @@ from handclasp.abc import Context, DiscoveryFactory, Signaling, SignalingChannel
 from handclasp.discovery.direct import direct
 from handclasp.discovery.mdns import mdns
 from handclasp.discovery.memory import MemoryMeeting
+from handclasp.discovery.signaling import signaling
+from handclasp.testing import open_service
 from handclasp.testing.stream import MIB
 from handclasp.transports.memory import WINDOW, MemoryNetwork
 from handclasp.transports.webrtc import transport as webrtc_transport
@@ -91,16 +93,24 @@ async def mdns_on_loopback() -> AsyncGenerator[DiscoveryFactory]:
     yield mdns(interfaces=["127.0.0.1"])
 
 
+@asynccontextmanager
+async def a_service() -> AsyncGenerator[DiscoveryFactory]:
+    async with open_service() as url:
+        yield signaling(url)
+
+
 # --- the table ---
 
 DISCOVERY: Sequence[DiscoveryBackend] = [
     DiscoveryBackend("memory", memory_meeting),
     DiscoveryBackend("mdns", mdns_on_loopback),
+    DiscoveryBackend("signaling", a_service),
 ]
 
 SIGNALING: Sequence[DiscoveryBackend] = [
     DiscoveryBackend("memory", memory_meeting),
     DiscoveryBackend("direct", tcp_on_loopback),
+    DiscoveryBackend("signaling", a_service),
 ]
 
 TRANSPORTS: Sequence[TransportBackend] = [

@@ -33,6 +33,10 @@ class AConnection(Connection):
     def address(self) -> str:
         return self.connection.address
 
+    @property
+    def streams(self) -> int:
+        return self.connection.streams
+
     async def open_stream(self) -> Stream:
         return await self.connection.open_stream()
 
