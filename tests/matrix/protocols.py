@@ -159,7 +159,7 @@ async def streams_at_once(m: Meeting) -> None:
 
 async def slow_reader(m: Meeting) -> None:
     """A reader that does not read until its writer is stuck misses nothing."""
-    data, stuck = os.urandom(4 * MIB), False
+    data, stuck = os.urandom(8 * MIB), False
     async with await m.client.open_stream(m.peer, ECHO) as stream, trio.open_nursery() as nursery:
         sent = trio.Event()
 
@@ -173,7 +173,7 @@ async def slow_reader(m: Meeting) -> None:
             await sent.wait()
         stuck = not sent.is_set()
         assert await read_all(stream) == data
-    assert stuck, "4 MiB went out although nobody read the answer: there is no backpressure"
+    assert stuck, "8 MiB went out although nobody read the answer: there is no backpressure"
 
 
 async def handler_that_raises(m: Meeting) -> None:
@@ -225,7 +225,7 @@ ROWS: dict[str, Row] = {
     "answer after the end of file": answer_after_end_of_file,
     "300 streams in sequence": streams_in_sequence,
     "20 streams at once": streams_at_once,
-    "slow reader, 4 MiB": slow_reader,
+    "slow reader, 8 MiB": slow_reader,
     "a handler that raises": handler_that_raises,
     "a protocol that is refused": protocol_refused,
     "JSON-RPC": json_rpc,
