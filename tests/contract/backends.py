@@ -14,6 +14,8 @@ import pytest
 
 from handclasp.abc import Context, DiscoveryFactory, Signaling, SignalingChannel, TransportFactory
 from handclasp.discovery.memory import MemoryMeeting
+from handclasp.discovery.signaling import signaling
+from handclasp.testing import open_service
 from handclasp.testing.stream import MIB
 from handclasp.transports.memory import WINDOW, MemoryNetwork
 from handclasp.transports.webrtc import transport as webrtc_transport
@@ -73,14 +75,22 @@ async def webrtc_on_loopback() -> AsyncGenerator[TransportFactory]:
     yield webrtc(engine=AiortcEngine(addresses=["127.0.0.1"]))
 
 
+@asynccontextmanager
+async def signaling_service() -> AsyncGenerator[DiscoveryFactory]:
+    async with open_service() as url:
+        yield signaling(url)
+
+
 # --- the table ---
 
 DISCOVERY: Sequence[DiscoveryBackend] = [
     DiscoveryBackend("memory", memory_meeting),
+    DiscoveryBackend("service", signaling_service),
 ]
 
 SIGNALING: Sequence[DiscoveryBackend] = [
     DiscoveryBackend("memory", memory_meeting),
+    DiscoveryBackend("service", signaling_service),
 ]
 
 TRANSPORTS: Sequence[TransportBackend] = [
@@ -117,8 +127,8 @@ async def open_transport(
         if backend.signaling is None:
             yield factory, None
         else:
-            async with backend.signaling() as signaling:
-                yield factory, only_signaling(signaling)
+            async with backend.signaling() as channels:
+                yield factory, only_signaling(channels)
 
 
 def only_signaling(factory: DiscoveryFactory) -> DiscoveryFactory:
