@@ -186,7 +186,7 @@ class _Check:
         with self._claim(
             "ten peers under one topic are found by two finders, and nobody waits for one that is not looked at"
         ):
-            async with AsyncExitStack() as stack, self._peer() as (_, one), self._peer() as (_, other):
+            async with self._peer() as (_, one), self._peer() as (_, other), AsyncExitStack() as stack:
                 async with one.find("tea"), one.find("tea") as first, other.find("tea") as second:
                     records: list[PeerRecord] = []
                     for _ in range(10):
