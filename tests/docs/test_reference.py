@@ -17,7 +17,7 @@ from handclasp.cli import main
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 TEXT = {page.stem: page.read_text() for page in sorted(REFERENCE.glob("*.md"))}
 EVERYTHING = "\n".join(TEXT.values())
-DIRECTIVE = re.compile(r"\.\. auto(module|class|function):: (\S+)")
+DIRECTIVE = re.compile(r"\.\. auto(module|class|function|data):: (\S+)")
 
 
 def documented() -> set[str]:
