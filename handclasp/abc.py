@@ -62,7 +62,7 @@ class Path:
     local: str
     """This end as a multiaddr, for example ``/ip4/192.0.2.1/udp/50123``."""
     remote: str
-    """The other end, as seen from here."""
+    """The other end, as seen from here; empty when the engine does not tell."""
 
 
 class Connection(trio.abc.AsyncResource):
