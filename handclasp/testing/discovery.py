@@ -108,15 +108,15 @@ class _Check:
     # --- the claims ---
 
     async def those_who_are_there_and_those_who_come(self) -> None:
-        async with self._two() as (alice, ours, bob, theirs), AsyncExitStack() as later:
+        async with self._two() as (alice, ours, bob, theirs):
             present, comer = PeerRecord(alice, _addresses(alice, 2)), PeerRecord(bob, _addresses(bob, 1))
             bare = PeerRecord(alice)
             with self._claim("who is there is found, with all addresses"):
                 async with ours.advertise("tea", present), theirs.find("tea") as found:
                     await self._expect(found, present)
                     with self._claim("who comes is found, also by the node that advertises it"):
-                        await later.enter_async_context(theirs.advertise("tea", comer))
-                        await self._expect(found, comer)
+                        async with theirs.advertise("tea", comer):
+                            await self._expect(found, comer)
             with self._claim("who has no addresses is found, too"):
                 async with theirs.find("coffee") as found, ours.advertise("coffee", bare):
                     await self._expect(found, bare)
@@ -186,15 +186,21 @@ class _Check:
         with self._claim(
             "ten peers under one topic are found by two finders, and nobody waits for one that is not looked at"
         ):
-            async with self._peer() as (_, one), self._peer() as (_, other), AsyncExitStack() as stack:
-                async with one.find("tea"), one.find("tea") as first, other.find("tea") as second:
-                    records: list[PeerRecord] = []
-                    for _ in range(10):
-                        peer, backend = await stack.enter_async_context(self._peer())
-                        records.append(PeerRecord(peer, _addresses(peer, 1)))
-                        await stack.enter_async_context(backend.advertise("tea", records[-1]))
-                    await self._expect(first, *records)
-                    await self._expect(second, *records)
+            async with (
+                self._peer() as (_, one),
+                self._peer() as (_, other),
+                one.find("tea"),
+                one.find("tea") as first,
+                other.find("tea") as second,
+                AsyncExitStack() as stack,
+            ):
+                records: list[PeerRecord] = []
+                for _ in range(10):
+                    peer, backend = await stack.enter_async_context(self._peer())
+                    records.append(PeerRecord(peer, _addresses(peer, 1)))
+                    await stack.enter_async_context(backend.advertise("tea", records[-1]))
+                await self._expect(first, *records)
+                await self._expect(second, *records)
 
     async def bare_errors(self) -> None:
         async with self._peer() as (alice, backend):

@@ -67,10 +67,10 @@ class HasAStrangePath(AConnection):
 class ResetsAllStreamsWithOne(AConnection):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self.streams: list[Stream] = []
+        self.opened: list[Stream] = []
 
     async def open_stream(self) -> Stream:
-        streams = self.streams
+        streams = self.opened
 
         class Contagious(AStream):
             async def reset(self) -> None:
@@ -92,11 +92,11 @@ class LosesWhatACancelledAcceptorHad(AConnection):
 class RemembersEveryStream(AConnection):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self.streams: list[Stream] = []
+        self.opened: list[Stream] = []
 
     async def open_stream(self) -> Stream:
-        self.streams.append(await super().open_stream())
-        return self.streams[-1]
+        self.opened.append(await super().open_stream())
+        return self.opened[-1]
 
 
 class HasRoomForFewStreams(AConnection):

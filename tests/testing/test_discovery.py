@@ -12,6 +12,7 @@ import trio.testing
 from handclasp.abc import Context, Discovery, PeerRecord
 from handclasp.discovery.memory import MemoryMeeting
 from handclasp.identity import PeerId
+from handclasp.scope import open_scope
 from handclasp.testing import check_discovery
 
 from .broken import each, fails_with, leaky
@@ -177,3 +178,31 @@ async def test_broken_discovery_is_found_out(
             yield kind(backend)
 
     await fails_with(claim, check_discovery(factory, patience=1))
+
+
+class RunsTasks(ADiscovery):
+    """Keeps a task for each block, so that the blocks have to be nested as trio asks."""
+
+    @asynccontextmanager
+    async def advertise(self, topic: str, me: PeerRecord) -> AsyncGenerator[None]:
+        async with open_scope() as scope, super().advertise(topic, me):
+            scope.start_soon(trio.sleep_forever)
+            yield
+
+    @asynccontextmanager
+    async def find(self, topic: str) -> AsyncGenerator[AsyncIterator[PeerRecord]]:
+        async with open_scope() as scope, super().find(topic) as found:
+            scope.start_soon(trio.sleep_forever)
+            yield found
+
+
+async def test_discovery_that_keeps_tasks_passes(clock: trio.testing.MockClock) -> None:
+    meeting = MemoryMeeting()
+
+    @asynccontextmanager
+    async def factory(context: Context) -> AsyncGenerator[Discovery]:
+        async with open_scope() as scope, meeting.backend(context) as backend:
+            scope.start_soon(trio.sleep_forever)
+            yield RunsTasks(backend)
+
+    await check_discovery(factory)
