@@ -126,21 +126,6 @@ def test_what_arrived_in_one_go_is_handed_over_in_one_batch_with_its_sender(runn
     runner.run(exchange())
 
 
-def test_a_full_socket_buffer_delays_and_loses_nothing(runner: asyncio.Runner) -> None:
-    async def exchange() -> None:
-        kept = Keeper()
-        receiver, sender = await opened(kept), await opened(Keeper())
-        sender.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2_048)
-        sent = [bytes([number]) * 1_000 for number in range(40)]
-        sender.send_all(sent, receiver.get_extra_info("sockname"))
-        await until(lambda: len(kept.data) == len(sent))
-        assert kept.data == sent
-        receiver.close()
-        sender.close()
-
-    runner.run(exchange())
-
-
 def test_an_answer_that_nobody_listens_reaches_the_protocol(runner: asyncio.Runner) -> None:
     async def send_to_nobody() -> None:
         with socket.socket(type=socket.SOCK_DGRAM) as gone:

@@ -10,16 +10,20 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 
 from handclasp.abc import Connection, Context, SignalingChannel, Stream, TransportFactory
 from handclasp.discovery.memory import memory_channel_pair
 from handclasp.identity import Identity
+from handclasp.transports.webrtc import aiortc_recovery
 from handclasp.transports.webrtc.sdp import Kind, SignalingMessage
 
 ALICE, BOB = Identity.generate(), Identity.generate()
 Upgraded = Callable[..., Awaitable[list[Connection]]]
 _CANDIDATE = re.compile(r"(a=candidate:\S+ 1 udp \d+ 127\.0\.0\.1 )(\d+)( typ host)")
+
+_LARGE = 1_000  # bytes; what is longer carries bulk data
 
 
 class BadPath:
@@ -31,6 +35,8 @@ class BadPath:
         self._sockets = [trio.socket.socket(type=trio.socket.SOCK_DGRAM) for _ in range(2)]
         self._behind: dict[int, tuple[str, int]] = {}  # which peer each socket stands for
         self.seen: Counter[str] = Counter()
+        self.lost: frozenset[int] = frozenset()  # numbers of large datagrams that are dropped, too
+        self._large = 0
         self._arrived = trio.Event()
         self.arrivals: list[tuple[float, int]] = []  # when, and how many bytes
 
@@ -73,6 +79,10 @@ class BadPath:
                 continue
             self.arrivals.append((trio.current_time(), len(data)))
             self._arrived.set()
+            self._large += len(data) > _LARGE
+            if len(data) > _LARGE and self._large in self.lost:
+                self.seen["lost by number"] += 1
+                continue
             fates = [name for name, odds in self.odds.items() if self._chance.random() < odds]
             self.seen.update(["datagrams", *fates])
             if "dropped" in fates:
@@ -213,3 +223,23 @@ async def test_a_path_that_is_silent_is_asked_less_and_less_often(
                 path.odds["dropped"] = 0
                 assert len(await accepted.receive_some()) == 1_000
     assert waits[-1] > 4 * waits[1], "the timer does not back off (RFC 9260 §6.3.3 E2)"
+
+
+async def test_what_is_lost_among_others_is_repeated_without_waiting_for_a_timer(
+    loopback_webrtc: TransportFactory, upgraded: Upgraded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = BadPath(1, dropped=0, repeated=0, delayed=0)
+    path.lost = frozenset(range(40, 161, 15))
+    async with connected(path, loopback_webrtc, upgraded) as (ours, theirs):
+        # From here on the timer and the probe come too late for this test.
+        monkeypatch.setattr(aiortc_recovery, "RTO_MIN", 600)
+        monkeypatch.setattr(aiortc_recovery, "RTO_MAX", 600)
+        monkeypatch.setattr(aiortc_recovery, "SACK_DELAY", 600)
+        async with await ours.open_stream() as stream, trio.open_nursery() as nursery:
+            sent = bytes(400_000)  # about 350 datagrams, so that many follow the last one that is lost
+            nursery.start_soon(stream.send_all, sent)
+            async with await theirs.accept_stream() as accepted:
+                received = 0
+                while received < len(sent):
+                    received += len(await accepted.receive_some())
+    assert path.seen["lost by number"] == len(path.lost)
