@@ -231,6 +231,8 @@ async def test_everything_goes_on_when_the_service_comes_back(monkeypatch: pytes
                 await nursery.start(serve)
                 async with theirs.find("coffee") as more, ours.advertise("coffee", me(alice, 2)):
                     assert await upcoming(more) == me(alice, 2)
+                async with open_presence(url) as newcomer, newcomer.find("tea") as anew:
+                    assert await upcoming(anew) == me(alice)
                 with trio.fail_after(PATIENCE):
                     while True:
                         try:
