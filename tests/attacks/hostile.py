@@ -75,7 +75,14 @@ def honest(frame: dict[str, Any]) -> list[dict[str, Any]]:
 @asynccontextmanager
 async def open_hostile_service(tamper: Tamper = honest) -> AsyncGenerator[HostileService]:
     hostile = HostileService(tamper)
-    config = uvicorn.Config(hostile, port=0, log_config=None, ws="websockets-sansio", lifespan="on")
+    async with open_server(hostile) as hostile.url:
+        yield hostile
+
+
+@asynccontextmanager
+async def open_server(application: Any) -> AsyncGenerator[str]:
+    """An ASGI application on a free port, in a thread with a loop of its own; yields its WebSocket URL."""
+    config = uvicorn.Config(application, port=0, log_config=None, ws="websockets-sansio", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -83,9 +90,7 @@ async def open_hostile_service(tamper: Tamper = honest) -> AsyncGenerator[Hostil
         with trio.fail_after(30):
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await trio.sleep(0.005)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        hostile.url = f"ws://127.0.0.1:{port}"
-        yield hostile
+        yield f"ws://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         with trio.CancelScope(shield=True):

@@ -137,6 +137,15 @@ async def _connect(url: SplitResult) -> trio.SocketStream | trio.SSLStream[trio.
     host, secure = url.hostname or "", url.scheme == "wss"
     port = url.port or (443 if secure else 80)
     with promptly("the signaling service did not answer"):
-        if secure:
-            return await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True)
-        return await trio.open_tcp_stream(host, port)
+        if not secure:
+            return await trio.open_tcp_stream(host, port)
+        stream = await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True)
+        try:
+            await stream.do_handshake()  # left to trio-websocket, its failure would look like silence
+        except trio.BrokenResourceError as exc:
+            await trio.aclose_forcefully(stream)
+            raise ServiceUnavailable(f"no TLS connection to {url.netloc}: {exc.__cause__ or exc}") from exc
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return stream
