@@ -29,8 +29,8 @@ LIBP2P = ROOT / ".venv-libp2p" / "bin" / "python"
 BARE, OURS, NATIVE, OTHER = "bare aiortc", "handclasp (aiortc)", "handclasp (native)", "py-libp2p"
 #: Said beneath the table.
 PACED = (
-    "py-libp2p's webrtc-direct loses what is more than 64 messages ahead of the reader, and its writer does not wait: "
-    "here its two programs keep at most 512 KiB under way and acknowledge them, without which it does not complete."
+    "py-libp2p's webrtc-direct loses what is more than 64 messages ahead of the reader, and its writer does not wait. "
+    "So its two programs keep at most 512 KiB under way. Without that it was as fast, and whole while its reader kept up."
 )
 
 

@@ -53,6 +53,7 @@ class LossRecovery(aiortc.RTCSctpTransport):
     _partially_reliable: bool
     _peer_window: int
     _flushed: asyncio.Event
+    _next_measurement: float
     _t3_due: float
     _probe_due: float
 
@@ -61,6 +62,7 @@ class LossRecovery(aiortc.RTCSctpTransport):
         self._some_lost = False
         self._order = 0
         self._partially_reliable = False
+        self._next_measurement = 0.0
         self._flushed = asyncio.Event()
         self._rto = RTO_INITIAL
         self._t3_due = self._probe_due = math.inf
@@ -128,11 +130,7 @@ class LossRecovery(aiortc.RTCSctpTransport):
         if chunk.gaps:
             in_gaps, lost = self._receive_gaps(chunk)
             done += in_gaps
-        newest = max(self._arrived, key=_order, default=None)
-        if newest is not None and newest._sent_count == 1:
-            # Of the last one sent: those before it may have waited for a lost one. Not of a repetition, whose
-            # acknowledgement may be that of the first (RFC 9260 §6.3.1 C5).
-            self._update_rto(time.monotonic() - newest._sent_time)
+        self._measure_round_trip()
         self._adjust_window(cumulative, done if fully_used and advanced else 0, lost=lost)
         if not sent:
             self._t3_due = self._probe_due = math.inf  # what _t3_cancel() would do, at less cost
@@ -145,6 +143,18 @@ class LossRecovery(aiortc.RTCSctpTransport):
             await self._data_channel_flush()
         if self._everything_acknowledged:
             self._flushed.set()
+
+    def _measure_round_trip(self) -> None:
+        """Take the time of one chunk, about once a round trip (RFC 9260 §6.3.1 C4)."""
+        now = time.monotonic()
+        if now < self._next_measurement or not self._arrived:
+            return
+        # Of the last one sent: those before it may have waited for a lost one. Not of a repetition, whose
+        # acknowledgement may be that of the first (C5).
+        newest = max(self._arrived, key=_order)
+        if newest._sent_count == 1:
+            self._update_rto(now - newest._sent_time)
+            self._next_measurement = now + (self._srtt or 0)
 
     def _acknowledge(self, chunk: Any) -> int:
         """Take one chunk as arrived; returns how many bytes nobody knew of before."""

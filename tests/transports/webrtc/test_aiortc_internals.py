@@ -97,6 +97,7 @@ OWN = {
     "receive_packet_untrusted",
     "_take_sack",
     "_start_recovery",
+    "_measure_round_trip",
     "_transmit_now",
     "_repeat_lost",
     "_dispatch",
