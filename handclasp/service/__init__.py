@@ -1,7 +1,7 @@
-"""The signaling service: a room for two, the website and the wallet, until they talk directly.
+"""The signaling service: where two meet, a website and a wallet or any two peers, until they talk directly.
 
-It forwards sealed messages and forgets them; docs/protocols/mailbox.md is what it speaks. It shares nothing
-with the peers but that page.
+It forwards sealed messages and forgets them; docs/protocols/mailbox.md and presence.md are what it speaks. It shares
+nothing with the peers but those pages.
 
 =====================  =====================================================================
 `create_app`           the service as an ASGI application, for a server or framework you have

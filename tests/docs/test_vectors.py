@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 from handclasp import Identity, Invitation
+from handclasp.abc import PeerRecord
+from handclasp.discovery.records import SignedRecord, hash_topic
+from handclasp.discovery.signaling.answers import encode
 
 PROTOCOLS = Path(__file__).parents[2] / "docs" / "protocols"
 
@@ -35,3 +38,14 @@ def test_the_vector_of_the_mailbox_page_holds() -> None:
         "wss://s.example", "https://a.example", identity.peer_id, bytes.fromhex(secret), 1
     )
     assert invitation.mailbox == row("mailbox.md", f"`{secret}`")
+
+
+def test_the_vectors_of_the_presence_page_hold() -> None:
+    identity = Identity.from_seed(bytes(32))
+    record = SignedRecord(PeerRecord(identity.peer_id, ("/ip4/192.0.2.1/tcp/80/ws",)), 1, 2)
+    assert hash_topic("chat").hex() == row("presence.md", "topic hash of `chat`")
+    assert encode(record.sign(hash_topic("chat"), identity)) == row(
+        "presence.md", "record under `chat`, sequence 1, expiry 2, address `/ip4/192.0.2.1/tcp/80/ws`"
+    )
+    proof = identity.sign(f"handclasp/1 peers\nsignal.example\n{'0' * 64}".encode())
+    assert encode(proof) == row("presence.md", "proof for the host `signal.example` and a nonce of 64 zeros")

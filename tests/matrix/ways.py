@@ -7,8 +7,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from handclasp.transports.webrtc.native import NativeEngine
-
 from handclasp.abc import DiscoveryFactory, TransportFactory
 from handclasp.discovery.direct import direct
 from handclasp.discovery.mdns import mdns
@@ -19,6 +17,7 @@ from handclasp.testing import open_service
 from handclasp.transports.memory import MemoryNetwork
 from handclasp.transports.webrtc import webrtc
 from handclasp.transports.webrtc.aiortc import AiortcEngine
+from handclasp.transports.webrtc.native import NativeEngine
 
 #: The discovery of the server, and that of the client, who is told the server's addresses.
 Sides: TypeAlias = tuple[Sequence[DiscoveryFactory], Callable[[Sequence[str]], Sequence[DiscoveryFactory]]]

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from handclasp.errors import ConfigurationError
 from handclasp.service import Settings
 from handclasp.service.journal import describe, server_logging
+from handclasp.service.settings import PresenceSettings
 from handclasp.service.strict import FRAME_LENGTH, MESSAGE_LENGTH
 from handclasp.service.wire import URL_LENGTH
 
@@ -19,6 +21,13 @@ def test_the_numbers_are_those_of_the_protocol() -> None:
     assert settings.body_within == 10
     assert (settings.messages, settings.outbox, settings.mailboxes) == (256, 64, 100_000)
     assert (settings.direction_length, settings.stored_length) == (2**20, 2**28)
+    presence = settings.presence
+    assert (presence.sockets, presence.records, presence.changes) == (10_000, 1_000, 1_000_000)
+    assert (presence.advertised, presence.sought) == (64, 64)
+    assert (presence.channels, presence.incoming, presence.channel_life) == (64, 256, 60)
+    assert (presence.channel_messages, presence.channel_length) == (64, 2**20)
+    assert (presence.socket_length, presence.waiting_length, presence.records_length) == (2**21, 2**28, 2**26)
+    assert (presence.answers, presence.burst, presence.rate) == (256, 256, 16)
     assert (MESSAGE_LENGTH, FRAME_LENGTH, URL_LENGTH) == (65_535, 96 * 1024, 2048)
 
 
@@ -36,13 +45,22 @@ def test_a_setting_that_is_no_positive_number_is_named(value: object) -> None:
         ({"nonce_life": 100}, "nonce_life"),
         ({"direction_length": 87_379}, "direction_length"),
         ({"stored_length": 2**20 - 1}, "stored_length"),
+        ({"presence": {"channel_length": 87_379}}, "channel_length"),
+        ({"presence": {"socket_length": 87_379}}, "socket_length"),
+        ({"presence": {"waiting_length": 2**21 - 1}}, "waiting_length"),
+        ({"presence": {"burst": 0}}, "burst"),
     ],
 )
 def test_settings_that_contradict_each_other_or_the_protocol_are_named(
-    changes: dict[str, float], name: str
+    changes: dict[str, Any], name: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=name):
-        Settings(**changes)
+        Settings(
+            **{
+                each: PresenceSettings(**value) if each == "presence" else value
+                for each, value in changes.items()
+            }
+        )
 
 
 def test_the_loggers_of_the_server_are_as_before_when_it_has_ended() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from dataclasses import dataclass
 
 import pytest
@@ -514,3 +516,39 @@ def test_the_log_names_nobody() -> None:
     assert "a peer left, 1 now" in text
     assert "12D3" not in text
     assert TOPIC not in text
+
+
+# --- memory ---
+
+
+def test_what_waits_to_be_told_takes_about_a_hundred_bytes_each_and_nothing_stays_behind() -> None:
+    count = 300
+    identities = [Identity.generate() for _ in range(count)]
+
+    def crowd(hub: PresenceHub) -> None:
+        clients = [come(hub, who) for who in identities]
+        for client in clients:
+            client.say(Advertise(TOPIC, f"A{client.connection}"), Find(TOPIC), Listen())
+        changes = hub._load.changes
+        assert changes >= count * count // 2
+        held.append((tracemalloc.get_traced_memory()[0] - before) / changes)
+        for number, client in enumerate(clients):
+            client.say(Open(1, clients[number - 1].name), SendOn(1, "A" * 1_000))
+        for client in clients:
+            hub.disconnect(client.connection)
+
+    held: list[float] = []
+    hub = PresenceHub(PresenceSettings())
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        after: list[int] = []
+        for _ in range(8):
+            crowd(hub)
+            hub.drain()
+            gc.collect()
+            after.append(tracemalloc.get_traced_memory()[0] - before)
+    finally:
+        tracemalloc.stop()
+    assert max(held) < 150, held
+    assert after[-1] < 300_000, after  # 8 times 300 sockets: 125 bytes of each would be more
