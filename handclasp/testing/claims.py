@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import trio
@@ -40,6 +40,14 @@ def raises(*kinds: type[BaseException]) -> Generator[None]:
     raise AssertionError(
         f"{' or '.join(kind.__qualname__ for kind in kinds)} was due, and nothing was raised"
     )
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what tells nobody that it has changed; the claim around it limits how long."""
+    pause = 0.001
+    while not condition():
+        await trio.sleep(pause)
+        pause *= 2  # seldom enough in the end for a clock that jumps
 
 
 async def read_all(stream: Stream) -> bytes:

@@ -14,7 +14,7 @@ from handclasp.abc import Connection, Stream
 from handclasp.errors import ConnectionLost
 
 from .cancellation import check_nothing_lost
-from .claims import PATIENCE, claim, raises, read_all
+from .claims import PATIENCE, claim, eventually, raises, read_all
 from .leftovers import Leftovers
 from .stream import MIB, Upload
 
@@ -39,6 +39,7 @@ async def check_connection(
     - each end names the other, its address, and a path;
     - either end opens streams, which the other can accept before anything is sent on them;
     - streams do not mix, and a reset ends one of them only;
+    - `streams` counts those that are open, at both ends, until both are through with them;
     - *streams* streams one after the other, none of which stays in memory, and *at_once* at the same time;
     - a cancelled `accept_stream` loses no stream;
     - a paused reader does not hold up the other streams: *paused_bytes* wait for it;
@@ -60,6 +61,7 @@ async def check_connection(
     await _check_names(make_pair)
     await _check_streams_of_both_ends(make_pair)
     await _check_reset_ends_one_stream(make_pair)
+    await _check_count(make_pair)
     await _check_cancelled_accept(make_pair)
     await _check_sequence(make_pair, streams)
     await _check_at_once(make_pair, at_once)
@@ -125,6 +127,30 @@ async def _check_reset_ends_one_stream(make_pair: ConnectionPairMaker) -> None:
                 await other.send_all(b"still here")
                 await other.send_eof()
                 assert await read_all(others_end) == b"still here"
+
+
+async def _check_count(make_pair: ConnectionPairMaker) -> None:
+    ours, theirs = await make_pair()
+    async with ours, theirs:
+        with claim("each stream counts at both ends while it is open, whoever opened it"):
+            held: list[Stream] = []
+            assert (ours.streams, theirs.streams) == (0, 0)
+            for opener, acceptor in ((ours, theirs), (theirs, ours), (ours, theirs)):
+                held += await opener.open_stream(), await acceptor.accept_stream()
+                there = len(held) // 2
+                assert (ours.streams, theirs.streams) == (there, there), f"{there} streams are open"
+        with claim("a stream that is over at both ends does not count any more, however it ended"):
+            closed, its_end, ended, ends_end, was_reset, resets_end = held
+            await closed.aclose()
+            await its_end.aclose()
+            for end in (ended, ends_end):
+                await end.send_eof()
+            for end in (ended, ends_end):
+                assert not await read_all(end)
+                await end.aclose()
+            await was_reset.reset()
+            await resets_end.aclose()
+            await eventually(lambda: not ours.streams and not theirs.streams)
 
 
 async def _check_cancelled_accept(make_pair: ConnectionPairMaker) -> None:

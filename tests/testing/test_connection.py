@@ -70,16 +70,37 @@ class ResetsAllStreamsWithOne(AConnection):
         self.opened: list[Stream] = []
 
     async def open_stream(self) -> Stream:
-        streams = self.opened
+        opened = self.opened
 
         class Contagious(AStream):
             async def reset(self) -> None:
-                for stream in streams:
+                for stream in opened:
                     await stream.reset()
 
         stream = await super().open_stream()
-        streams.append(stream)
+        opened.append(stream)
         return Contagious(stream)
+
+
+class CountsOnlyItsOwn(AConnection):
+    opened = 0
+
+    @property
+    def streams(self) -> int:
+        return self.opened
+
+    async def open_stream(self) -> Stream:
+        self.opened += 1
+        return await super().open_stream()
+
+
+class CountsAllThereEverWere(AConnection):
+    most = 0
+
+    @property
+    def streams(self) -> int:
+        self.most = max(self.most, super().streams)
+        return self.most
 
 
 class LosesWhatACancelledAcceptorHad(AConnection):
@@ -92,11 +113,11 @@ class LosesWhatACancelledAcceptorHad(AConnection):
 class RemembersEveryStream(AConnection):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self.opened: list[Stream] = []
+        self.remembered: list[Stream] = []
 
     async def open_stream(self) -> Stream:
-        self.opened.append(await super().open_stream())
-        return self.opened[-1]
+        self.remembered.append(await super().open_stream())
+        return self.remembered[-1]
 
 
 class HasRoomForFewStreams(AConnection):
@@ -164,6 +185,8 @@ CONNECTIONS = {
     NamesNobody: "each end names the other",
     HasAStrangePath: "path() tells the way",
     ResetsAllStreamsWithOne: "a reset ends its stream and nothing else",
+    CountsOnlyItsOwn: "each stream counts at both ends while it is open",
+    CountsAllThereEverWere: "a stream that is over at both ends does not count any more",
     LosesWhatACancelledAcceptorHad: "a cancelled accept_stream loses no stream",
     RemembersEveryStream: "finished streams are forgotten",
     HasRoomForFewStreams: "50 streams are open at the same time",
