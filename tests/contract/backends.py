@@ -23,7 +23,7 @@ from handclasp.transports.memory import WINDOW, MemoryNetwork
 from handclasp.transports.webrtc import transport as webrtc_transport
 from handclasp.transports.webrtc import webrtc
 from handclasp.transports.webrtc.aiortc import AiortcEngine
-from handclasp.transports.webrtc.aiortc_sctp import RECEIVE_WINDOW
+from handclasp.transports.webrtc.aiortc.sctp import RECEIVE_WINDOW
 from handclasp.transports.webrtc.native import NativeEngine
 from handclasp.transports.webrtc.stream import SEND_WINDOW
 

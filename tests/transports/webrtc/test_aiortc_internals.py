@@ -17,18 +17,19 @@ import aiortc
 import pytest
 from aiortc import rtcsctptransport
 
-from handclasp.transports.webrtc import aiortc_chunks, aiortc_internals, aiortc_recovery, aiortc_sctp
-from handclasp.transports.webrtc.aiortc_chunks import Chunk, InboundStream
-from handclasp.transports.webrtc.aiortc_internals import (
+from handclasp.transports.webrtc.aiortc import chunks, internals, recovery
+from handclasp.transports.webrtc.aiortc import sctp as association
+from handclasp.transports.webrtc.aiortc.chunks import Chunk, InboundStream
+from handclasp.transports.webrtc.aiortc.internals import (
     DtlsTransport,
     IceConnection,
     QuietPeerConnection,
     StunProtocol,
 )
-from handclasp.transports.webrtc.aiortc_recovery import LossRecovery
-from handclasp.transports.webrtc.aiortc_sctp import SctpTransport
+from handclasp.transports.webrtc.aiortc.recovery import LossRecovery
+from handclasp.transports.webrtc.aiortc.sctp import SctpTransport
 
-MODULES = (aiortc_internals, aiortc_chunks, aiortc_recovery, aiortc_sctp)
+MODULES = (internals, chunks, recovery, association)
 INSTALLED = f"aiortc {version('aiortc')} and aioice {version('aioice')}"
 
 #: Ours, theirs, and which of our methods replace one of theirs. The others are our own.
@@ -113,9 +114,7 @@ REPLACED = [(ours, theirs, name) for ours, theirs, names in SUBCLASSES for name 
 
 
 def source() -> str:
-    return "\n".join(
-        Path(inspect.getfile(module)).read_text() for module in (aiortc_internals, aiortc_chunks, aiortc_sctp)
-    )
+    return "\n".join(Path(inspect.getfile(module)).read_text() for module in (internals, chunks, association))
 
 
 def private_names() -> set[str]:
@@ -156,8 +155,8 @@ def test_a_private_name_is_still_there(untouched: list[object], name: str) -> No
     set_later = f"self.{name} = " in inspect.getsource(rtcsctptransport.RTCSctpTransport)
     of_a_chunk = name in rtcsctptransport.DataChunk.__annotations__
     assert set_later or of_a_chunk or any(hasattr(thing, name) for thing in untouched), (
-        f"aiortc_internals uses {name}, which is not in {INSTALLED}: read what became of it, "
-        "adapt aiortc_internals, and run the tests of this folder against a browser, too"
+        f"the aiortc engine uses {name}, which is not in {INSTALLED}: read what became of it, "
+        "adapt aiortc/internals.py, and run the tests of this folder against a browser, too"
     )
 
 

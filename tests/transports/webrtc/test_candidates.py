@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from handclasp.transports.webrtc.candidates import is_name_untrusted, tell_only, try_only_addresses_untrusted
+from handclasp.transports.webrtc.native.candidates import (
+    is_name_untrusted,
+    tell_only,
+    try_only_addresses_untrusted,
+)
 
 HOST = "a=candidate:1 1 udp 9 192.0.2.1 1001 typ host generation 0"
 OTHER_HOST = "a=candidate:2 1 udp 8 198.51.100.1 1002 typ host generation 0"

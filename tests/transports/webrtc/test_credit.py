@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handclasp.errors import ProtocolViolation
-from handclasp.transports.webrtc.credit import WINDOW, ReadReports, SendCredit, declare, window_untrusted
+from handclasp.transports.webrtc.native.credit import (
+    WINDOW,
+    ReadReports,
+    SendCredit,
+    declare,
+    window_untrusted,
+)
 
 SDP = "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n"
 

@@ -16,7 +16,7 @@ import trio
 from handclasp.abc import Connection, Context, SignalingChannel, Stream, TransportFactory
 from handclasp.discovery.memory import memory_channel_pair
 from handclasp.identity import Identity
-from handclasp.transports.webrtc import aiortc_recovery
+from handclasp.transports.webrtc.aiortc import recovery
 from handclasp.transports.webrtc.sdp import Kind, SignalingMessage
 
 ALICE, BOB = Identity.generate(), Identity.generate()
@@ -232,9 +232,9 @@ async def test_what_is_lost_among_others_is_repeated_without_waiting_for_a_timer
     path.lost = frozenset(range(40, 161, 15))
     async with connected(path, loopback_webrtc, upgraded) as (ours, theirs):
         # From here on the timer and the probe come too late for this test.
-        monkeypatch.setattr(aiortc_recovery, "RTO_MIN", 600)
-        monkeypatch.setattr(aiortc_recovery, "RTO_MAX", 600)
-        monkeypatch.setattr(aiortc_recovery, "SACK_DELAY", 600)
+        monkeypatch.setattr(recovery, "RTO_MIN", 600)
+        monkeypatch.setattr(recovery, "RTO_MAX", 600)
+        monkeypatch.setattr(recovery, "SACK_DELAY", 600)
         async with await ours.open_stream() as stream, trio.open_nursery() as nursery:
             sent = bytes(400_000)  # about 350 datagrams, so that many follow the last one that is lost
             nursery.start_soon(stream.send_all, sent)

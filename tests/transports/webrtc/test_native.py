@@ -28,10 +28,10 @@ from handclasp.transports.webrtc import (
     Engine,
     EngineSession,
     PeerConnection,
-    aiortc_internals,
-    credit,
     webrtc,
 )
+from handclasp.transports.webrtc.aiortc import internals
+from handclasp.transports.webrtc.native import credit
 from handclasp.transports.webrtc.sdp import SignalingMessage
 from handclasp.transports.webrtc.transport import from_url
 
@@ -214,16 +214,14 @@ async def test_what_was_sent_arrives_before_the_close_even_if_datagrams_are_lost
     native: EngineFactory, aiortc: EngineFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(1)  # noqa: S311 - the same losses each time
-    receive = aiortc_internals.StunProtocol.datagram_received
+    receive = internals.StunProtocol.datagram_received
     lossy = False
 
-    def receive_or_not(
-        protocol: aiortc_internals.StunProtocol, data: bytes, address: tuple[str, int]
-    ) -> None:
+    def receive_or_not(protocol: internals.StunProtocol, data: bytes, address: tuple[str, int]) -> None:
         if not lossy or chance.random() > 0.1:
             receive(protocol, data, address)
 
-    monkeypatch.setattr(aiortc_internals.StunProtocol, "datagram_received", receive_or_not)
+    monkeypatch.setattr(internals.StunProtocol, "datagram_received", receive_or_not)
     async with two_transports(native(addresses=LOOPBACK), aiortc(addresses=LOOPBACK)) as transports:
         for _ in range(10):
             lossy = False

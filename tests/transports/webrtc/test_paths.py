@@ -19,8 +19,8 @@ from handclasp.abc import Connection, Context, SignalingChannel
 from handclasp.discovery.memory import memory_channel_pair
 from handclasp.errors import ConnectionLost
 from handclasp.identity import Identity
-from handclasp.transports.webrtc import IceServer, aiortc_internals, webrtc
-from handclasp.transports.webrtc.aiortc import AiortcEngine
+from handclasp.transports.webrtc import IceServer, webrtc
+from handclasp.transports.webrtc.aiortc import AiortcEngine, internals
 from handclasp.transports.webrtc.sdp import Kind, SignalingMessage
 
 from .test_transport import OTHER_PROCESS, Lines
@@ -178,8 +178,8 @@ async def test_a_peer_that_falls_silent_without_closing_anything_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Unlike one that is killed: its sockets stay open, so that its machine refuses nothing.
-    monkeypatch.setattr(aiortc_internals, "CONSENT_INTERVAL", 0.1)
-    monkeypatch.setattr(aiortc_internals, "CONSENT_LOST", 0.5)
+    monkeypatch.setattr(internals, "CONSENT_INTERVAL", 0.1)
+    monkeypatch.setattr(internals, "CONSENT_LOST", 0.5)
     command = [sys.executable, "-c", OTHER_PROCESS]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:

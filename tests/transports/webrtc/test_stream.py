@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from handclasp.abc import Connection, Stream
 from handclasp.testing import check_stream
-from handclasp.transports.webrtc import credit
-from handclasp.transports.webrtc.aiortc_sctp import RECEIVE_WINDOW
+from handclasp.transports.webrtc.aiortc.sctp import RECEIVE_WINDOW
 from handclasp.transports.webrtc.engine import DataChannel
 from handclasp.transports.webrtc.framing import (
     MAX_FRAME,
@@ -24,6 +23,7 @@ from handclasp.transports.webrtc.framing import (
     encode_data,
     encode_flag,
 )
+from handclasp.transports.webrtc.native import credit
 from handclasp.transports.webrtc.stream import SEND_WINDOW, DataChannelStream
 
 

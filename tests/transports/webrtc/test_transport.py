@@ -30,9 +30,9 @@ from handclasp.errors import (
 )
 from handclasp.identity import Identity, PeerId
 from handclasp.scope import open_scope
-from handclasp.transports.webrtc import Engine, IceServer, aiortc_internals, aiortc_sctp, webrtc
+from handclasp.transports.webrtc import Engine, IceServer, webrtc
 from handclasp.transports.webrtc import transport as transport_module
-from handclasp.transports.webrtc.aiortc import AiortcEngine, local_addresses
+from handclasp.transports.webrtc.aiortc import AiortcEngine, internals, local_addresses, sctp
 from handclasp.transports.webrtc.connection import MAX_UNACCEPTED, WebRTCConnection
 from handclasp.transports.webrtc.sdp import MAX_CANDIDATES, Kind, SignalingMessage
 
@@ -721,8 +721,8 @@ trio.run(main)
 async def test_a_peer_that_is_killed_is_noticed(
     engine: EngineFactory, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aiortc_internals, "CONSENT_INTERVAL", 0.1)
-    monkeypatch.setattr(aiortc_internals, "CONSENT_LOST", 0.5)
+    monkeypatch.setattr(internals, "CONSENT_INTERVAL", 0.1)
+    monkeypatch.setattr(internals, "CONSENT_LOST", 0.5)
     module = importlib.import_module(engine.__module__)  # type: ignore[attr-defined]
     if engine is not AiortcEngine:
         monkeypatch.setattr(module, "LOST_AFTER", 0.1)
@@ -762,7 +762,7 @@ async def test_a_lost_answer_to_the_end_of_a_stream_does_not_end_the_connection(
 ) -> None:
     lost = 0
     if reuse:
-        monkeypatch.delattr(aiortc_sctp.SctpTransport, "_data_channel_id")
+        monkeypatch.delattr(sctp.SctpTransport, "_data_channel_id")
     ours, theirs = await upgraded(aiortc_transport, *a_channel())
     association = ours._peer_connection._sctp  # type: ignore[attr-defined]
     send = association._send_reconfig_param

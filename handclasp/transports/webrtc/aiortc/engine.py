@@ -16,12 +16,20 @@ import trio
 from aiortc.rtcicetransport import connection_kwargs
 
 from handclasp.errors import ConfigurationError, ConnectionLost, ProtocolViolation
+from handclasp.transports.webrtc.engine import (
+    Candidate,
+    DataChannel,
+    Engine,
+    EngineSession,
+    Fingerprints,
+    IceServer,
+    PeerConnection,
+)
+from handclasp.transports.webrtc.loop import InlineLoop, open_inline_loop
 
-from .aiortc_internals import IceConnection, QuietPeerConnection, remote_certificate_digest
-from .aiortc_mdns import resolving
-from .aiortc_sctp import SctpTransport
-from .engine import Candidate, DataChannel, Engine, EngineSession, Fingerprints, IceServer, PeerConnection
-from .loop import InlineLoop, open_inline_loop
+from .internals import IceConnection, QuietPeerConnection, remote_certificate_digest
+from .mdns import resolving
+from .sctp import SctpTransport
 
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What an SCTP association does about acknowledgements and losses: its windows, its timers, what it repeats.
 
-Like `aiortc_internals`, this touches what is private; the same canary test watches both.
+Like `internals`, this touches what is private; the same canary test watches both.
 
 Source: RFC 9260 §6 and §7.
 """
@@ -288,4 +288,4 @@ def at_once(coroutine: Coroutine[Any, Any, None]) -> None:
     except StopIteration:
         return
     coroutine.close()
-    raise RuntimeError("aiortc waits where it did not: see aiortc_recovery.py")
+    raise RuntimeError("aiortc waits where it did not: see aiortc/recovery.py")

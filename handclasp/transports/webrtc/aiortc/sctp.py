@@ -1,6 +1,6 @@
 """aiortc's SCTP association with flow control, its data path rewritten to be fast.
 
-Like `aiortc_internals`, this touches what is private; the same canary test watches both.
+Like `internals`, this touches what is private; the same canary test watches both.
 
 Source: RFC 9260 (SCTP), RFC 8831 and 8832 (data channels); the constants are those of §16 unless they say why not.
 """
@@ -19,9 +19,9 @@ import aiortc
 from aiortc import rtcsctptransport as sctp
 from aiortc.utils import uint32_gte
 
-from .aiortc_chunks import Chunk, InboundStream, gap_blocks
-from .aiortc_internals import DtlsTransport
-from .aiortc_recovery import MTU, SACK_DELAY, LossRecovery, at_once
+from .chunks import Chunk, InboundStream, gap_blocks
+from .internals import DtlsTransport
+from .recovery import MTU, SACK_DELAY, LossRecovery, at_once
 
 _STREAM_IDS = (
     65_534  # RFC 8832 §6: 65,535 is reserved; an even number, so that counting in twos keeps odd and even

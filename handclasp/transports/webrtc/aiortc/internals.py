@@ -1,7 +1,7 @@
 """Everything that touches private parts of aiortc and aioice, in one place.
 
 Each class names what it needs that has no public API. ``tests/transports/webrtc/
-test_aiortc_internals.py`` fails when one of the names moves, and both packages are
+test_internals.py`` fails when one of the names moves, and both packages are
 pinned to a minor release in pyproject.toml for the same reason.
 """
 
@@ -25,8 +25,8 @@ from aiortc import rtcdtlstransport
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
-from .datagrams import Batch, DatagramTransport
-from .engine import Candidate
+from handclasp.transports.webrtc.datagrams import Batch, DatagramTransport
+from handclasp.transports.webrtc.engine import Candidate
 
 _log = logging.getLogger(__name__)
 _CONNECTED = rtcdtlstransport.State.CONNECTED

@@ -1,6 +1,6 @@
 """The parts of an SCTP association that say what is in its packets: chunks to send, streams to put together.
 
-Like `aiortc_internals`, this touches what is private; the same canary test watches both.
+Like `internals`, this touches what is private; the same canary test watches both.
 """
 
 # The point of this module is to use what is private, of a package that carries few types.

@@ -15,10 +15,7 @@ import trio
 
 from handclasp.errors import ConfigurationError, ConnectionLost, ProtocolViolation
 from handclasp.scope import Scope, open_scope
-
-from .candidates import is_name_untrusted, tell_only, try_only_addresses_untrusted
-from .credit import declare, window_untrusted
-from .engine import (
+from handclasp.transports.webrtc.engine import (
     INIT,
     Candidate,
     DataChannel,
@@ -28,12 +25,15 @@ from .engine import (
     IceServer,
     PeerConnection,
 )
-from .loop import InlineLoop, open_inline_loop
+from handclasp.transports.webrtc.loop import InlineLoop, open_inline_loop
+
+from .candidates import is_name_untrusted, tell_only, try_only_addresses_untrusted
+from .credit import declare, window_untrusted
 
 try:
     import webrtc  # wrtc's module, not ours of the same name
 
-    from .native_channel import LOW_WATER, NativeChannel
+    from .channel import LOW_WATER, NativeChannel
 except ImportError as exc:
     raise ImportError(f"the native engine is missing: pip install 'handclasp[native]' ({exc})") from exc
 

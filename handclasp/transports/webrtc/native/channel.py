@@ -12,10 +12,10 @@ import trio
 import webrtc  # wrtc's module, not ours of the same name
 
 from handclasp.errors import ProtocolViolation
+from handclasp.transports.webrtc.engine import DataChannel
+from handclasp.transports.webrtc.loop import InlineLoop
 
 from .credit import ReadReports, SendCredit
-from .engine import DataChannel
-from .loop import InlineLoop
 
 _log = logging.getLogger(__name__)
 
