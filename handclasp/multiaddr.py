@@ -223,6 +223,12 @@ def _encode_name(text: str) -> bytes:
     return text.encode()
 
 
+def _encode_path(text: str) -> bytes:
+    if not text:
+        raise ValueError("not a path")
+    return unquote(text, errors="strict").encode()
+
+
 def _encode_hash(text: str) -> bytes:
     # multibase base64url without padding: the only one that WebRTC and WebTransport addresses use
     if not text.startswith("u") or len(text) > 128:  # noqa: PLR2004 - a SHA-512 multihash has 90
@@ -246,9 +252,7 @@ _PEER = _Value(
     lambda data: str(PeerId.from_bytes_untrusted(data)),
 )
 _HASH = _Value(0, _encode_hash, _decode_hash)
-_PATH = _Value(
-    0, lambda text: unquote(text, errors="strict").encode(), lambda data: quote(data.decode(), safe="")
-)
+_PATH = _Value(0, _encode_path, lambda data: quote(data.decode(), safe=""))
 _PORT = _number(2)
 
 #: Code (multicodec table) and kind of value; None where there is none.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,7 +13,7 @@ import trio
 
 from handclasp import open_node, signaling, webrtc
 from handclasp.abc import Context, PeerRecord, SignalingChannel, Stream, TransportFactory
-from handclasp.discovery.signaling import presence
+from handclasp.discovery.signaling import answers, line, presence
 from handclasp.discovery.signaling.presence import Presence, from_url
 from handclasp.errors import (
     ConfigurationError,
@@ -245,6 +246,62 @@ async def test_everything_goes_on_when_the_service_comes_back(monkeypatch: pytes
                     greeting.start_soon(greet, again)
                     greeting.start_soon(greet, behind)
         stop.set()
+
+
+async def test_a_link_that_went_dead_without_a_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "KEEP_ALIVE", 0.05)
+    alive = trio.Event()
+    alive.set()
+
+    async def forward(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in source:
+                await alive.wait()  # a link that is dead delivers nothing and closes nothing
+                await sink.send_all(data)
+            await sink.aclose()
+
+    async with open_service() as url, trio.open_nursery() as nursery:
+        port = urlsplit(url).port
+        assert port is not None
+
+        async def relay(client: trio.SocketStream) -> None:
+            async with client, await trio.open_tcp_stream("127.0.0.1", port) as server:
+                async with trio.open_nursery() as both:
+                    both.start_soon(forward, server, client)
+                    await forward(client, server)
+
+        (listener,) = await nursery.start(partial(trio.serve_tcp, relay, 0, host="127.0.0.1"))
+        nearby = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        monkeypatch.setattr(answers, "TIMEOUT", 1.0)
+        bob = Identity.generate()
+        async with open_presence(nearby, bob) as theirs, theirs.incoming() as channels:
+            async with (
+                await theirs.open_channel(theirs.address, bob.peer_id) as channel,
+                await anext(channels),
+            ):
+                alive = trio.Event()
+                with pytest.raises(ServiceUnavailable), trio.fail_after(PATIENCE):
+                    await channel.receive()
+                alive.set()
+            async with theirs.find("tea") as records:
+                with trio.fail_after(PATIENCE):
+                    while True:
+                        with suppress(ServiceUnavailable):  # it has yet to come back
+                            async with theirs.advertise("tea", me(bob)):
+                                assert await upcoming(records) == me(bob)
+                                break
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_record_is_signed_anew_before_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "REFRESH", 0.05)
+    monkeypatch.setattr(presence, "LIFETIME", 1.0)
+    alice = Identity.generate()
+    async with open_service() as url, open_presence(url, alice) as ours, open_presence(url) as theirs:
+        async with ours.advertise("tea", me(alice)):
+            await trio.sleep(2.0)  # the first one expires at the end of a second, in Unix time
+            async with theirs.find("tea") as records:
+                assert await upcoming(records) == me(alice)
 
 
 async def test_whoever_is_replaced_is_told_and_stays_away() -> None:
