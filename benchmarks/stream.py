@@ -30,8 +30,7 @@ BARE, OURS, NATIVE, OTHER = "bare aiortc", "handclasp (aiortc)", "handclasp (nat
 #: Said beneath the table.
 PACED = (
     "py-libp2p's webrtc-direct loses what is more than 64 messages ahead of the reader, and its writer does not wait. "
-    "So its two programs keep at most 512 KiB under way. Without that it was as fast, and whole while its reader "
-    "kept up."
+    "So its two programs keep at most 512 KiB under way. Without, it was as fast, and whole while its reader kept up."
 )
 
 
