@@ -72,9 +72,9 @@ async def check_transport(
     await _check_accept(factory, signaling)
     await _check_bare_error(factory, signaling)
     if signaling is not None:
-        await _check_deadline(factory, signaling, lambda: _silent(signaling), dial_deadline)
+        await _check_deadline(factory, signaling, lambda: _silent(signaling), dial_deadline, quiet)
     if hanging is not None:
-        await _check_deadline(factory, signaling, hanging, dial_deadline)
+        await _check_deadline(factory, signaling, hanging, dial_deadline, quiet)
     await _check_cancelled_dial(factory, signaling, quiet)
     await _check_cancelled_accept(factory, signaling, quiet)
     await _check_cancelled_listen(factory, signaling, quiet)
@@ -266,9 +266,13 @@ async def _silent(signaling: DiscoveryFactory) -> AsyncGenerator[str]:
 
 
 async def _check_deadline(
-    factory: TransportFactory, signaling: DiscoveryFactory | None, hanging: Hanging, limit: float
+    factory: TransportFactory,
+    signaling: DiscoveryFactory | None,
+    hanging: Hanging,
+    limit: float,
+    quiet: float,
 ) -> None:
-    async with open_peer(factory, signaling) as alice, Leftovers().none(), hanging() as address:
+    async with open_peer(factory, signaling) as alice, Leftovers().none(quiet=quiet), hanging() as address:
         peer = PeerId.from_text_untrusted(address.rpartition("/")[2])
         with claim(f"a dial that hangs ends by itself within {limit:.0f} s", within=limit):
             with raises(PeerUnreachable):

@@ -56,6 +56,8 @@ class TransportBackend:
     """Whether the streams of a connection share a receive window; see `Connection`."""
     dial_timeout: tuple[object, str] | None = None
     """Module and name of its deadline, which the tests of hanging dials shorten."""
+    quiet: float = 0.02
+    """Seconds of stillness after which what is left counts as forgotten; more where threads clean up."""
     defects: dict[str, str] = field(default_factory=dict)
     """What is known to be wrong, by suite. A suite that passes all the same fails the test run."""
 

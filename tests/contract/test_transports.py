@@ -14,4 +14,4 @@ async def test_a_transport(backend: TransportBackend, monkeypatch: pytest.Monkey
     if backend.dial_timeout is not None:
         monkeypatch.setattr(*backend.dial_timeout, 2.0)
     async with open_transport(backend) as (factory, signaling):
-        await check_transport(factory, signaling)
+        await check_transport(factory, signaling, quiet=backend.quiet)
