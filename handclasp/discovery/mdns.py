@@ -127,10 +127,12 @@ class MdnsDiscovery(Discovery):
 
         Addresses that do not fit into a TXT record (247 bytes each, 1,300 in all) are left out.
         """
-        return self._advertise(_service_info(topic, me))
+        return self._advertise(topic, me)
 
     @asynccontextmanager
-    async def _advertise(self, service: ServiceInfo) -> AsyncGenerator[None]:
+    async def _advertise(self, topic: str, me: PeerRecord) -> AsyncGenerator[None]:
+        self.check_topic(topic)
+        service = _service_info(topic, me)
         self._in_responder(self._responder.registry.async_add, service)
         try:
             async with open_scope() as scope:
@@ -151,6 +153,7 @@ class MdnsDiscovery(Discovery):
 
     @asynccontextmanager
     async def _find(self, topic: str) -> AsyncGenerator[AsyncIterator[PeerRecord]]:
+        self.check_topic(topic)
         yield _Found(self, topic)
 
     @property

@@ -28,7 +28,7 @@ from zeroconf import DNSOutgoing
 from handclasp.abc import Context, PeerRecord
 from handclasp.discovery import mdns as mdns_module
 from handclasp.discovery.mdns import MAX_ADDRESSES, MAX_TOPICS, MAX_TXT, MdnsDiscovery, from_url, mdns
-from handclasp.errors import ConfigurationError
+from handclasp.errors import ConfigurationError, MisuseError
 from handclasp.identity import Identity, PeerId
 from handclasp.node.plugins import discovery_from_url
 
@@ -101,6 +101,17 @@ async def test_whoever_comes_later_asks_who_is_there_and_hears_nothing_of_those_
             async with backend() as ours, ours.find(tea) as found, ours.find(coffee) as nothing:
                 assert await anext(found) == me
                 assert await finds_nobody(nothing)
+
+
+async def test_a_topic_that_is_too_long_is_refused_though_its_hash_would_fit() -> None:
+    longest = "é" * (MdnsDiscovery.MAX_TOPIC // 2)
+    async with backend() as ours:
+        async with ours.advertise(longest, me := somebody()), ours.find(longest) as found:
+            assert await anext(found) == me
+        for use in (ours.advertise(longest + "é", me), ours.find(longest + "é")):
+            with pytest.raises(MisuseError):
+                async with use:
+                    pytest.fail("it was taken")
 
 
 async def test_a_peer_is_found_once_however_many_records_it_has_and_not_under_other_topics() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import trio
 import trio.testing
 
-from handclasp.abc import Context, Discovery, PeerRecord
+from handclasp.abc import Context, Discovery, DiscoveryFactory, PeerRecord
 from handclasp.discovery.memory import MemoryMeeting
-from handclasp.identity import PeerId
+from handclasp.identity import Identity, PeerId
 from handclasp.scope import open_scope
 from handclasp.testing import check_discovery
 
@@ -166,43 +166,49 @@ DISCOVERY = {
 }
 
 
-@each(DISCOVERY)
-async def test_broken_discovery_is_found_out(
-    kind: Callable[[Discovery], Discovery], claim: str, clock: trio.testing.MockClock
-) -> None:
-    meeting = MemoryMeeting()
-
+def at(meeting: MemoryMeeting, kind: Callable[[Discovery], Discovery]) -> DiscoveryFactory:
     @asynccontextmanager
     async def factory(context: Context) -> AsyncGenerator[Discovery]:
         async with meeting.backend(context) as backend:
             yield kind(backend)
 
-    await fails_with(claim, check_discovery(factory, patience=1))
+    return factory
 
 
-class RunsTasks(ADiscovery):
-    """Keeps a task for each block, so that the blocks have to be nested as trio asks."""
+@each(DISCOVERY)
+async def test_broken_discovery_is_found_out(
+    kind: Callable[[Discovery], Discovery], claim: str, clock: trio.testing.MockClock
+) -> None:
+    await fails_with(claim, check_discovery(at(MemoryMeeting(), kind), patience=1))
 
+
+class HoldsNurseries(ADiscovery):
     @asynccontextmanager
     async def advertise(self, topic: str, me: PeerRecord) -> AsyncGenerator[None]:
-        async with open_scope() as scope, super().advertise(topic, me):
-            scope.start_soon(trio.sleep_forever)
+        async with open_scope(), super().advertise(topic, me):
             yield
 
     @asynccontextmanager
     async def find(self, topic: str) -> AsyncGenerator[AsyncIterator[PeerRecord]]:
-        async with open_scope() as scope, super().find(topic) as found:
-            scope.start_soon(trio.sleep_forever)
+        async with open_scope(), super().find(topic) as found:
             yield found
 
 
-async def test_discovery_that_keeps_tasks_passes(clock: trio.testing.MockClock) -> None:
-    meeting = MemoryMeeting()
+async def test_a_backend_whose_blocks_hold_nurseries_passes(clock: trio.testing.MockClock) -> None:
+    open_backend = at(MemoryMeeting(), HoldsNurseries)
 
     @asynccontextmanager
     async def factory(context: Context) -> AsyncGenerator[Discovery]:
-        async with open_scope() as scope, meeting.backend(context) as backend:
-            scope.start_soon(trio.sleep_forever)
-            yield RunsTasks(backend)
+        async with open_scope(), open_backend(context) as backend:
+            yield backend
 
     await check_discovery(factory)
+
+
+async def test_strangers_in_the_same_place_do_not_matter(clock: trio.testing.MockClock) -> None:
+    meeting = MemoryMeeting()
+    stranger = Identity.generate()
+    async with meeting.backend(Context(stranger)) as there, AsyncExitStack() as stack:
+        for topic in ("tea", "coffee", ""):
+            await stack.enter_async_context(there.advertise(topic, PeerRecord(stranger.peer_id)))
+        await check_discovery(meeting.backend)

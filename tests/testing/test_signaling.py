@@ -10,7 +10,7 @@ import trio.testing
 
 from handclasp.abc import Context, Signaling, SignalingChannel
 from handclasp.discovery.memory import MemoryMeeting
-from handclasp.errors import PeerUnreachable
+from handclasp.errors import HandshakeFailed, PeerUnreachable
 from handclasp.identity import PeerId
 from handclasp.testing import check_signaling
 
@@ -140,6 +140,13 @@ class OpensToNobody(ASignaling):
             return AChannel(None)  # type: ignore[arg-type]
 
 
+class LeavesChannelsOpenWhenCancelled(ASignaling):
+    async def open_channel(self, address: str, peer: PeerId) -> SignalingChannel:
+        channel = await super().open_channel(address, peer)
+        await trio.lowlevel.checkpoint()
+        return channel
+
+
 class WrapsErrorsOfIncoming(ASignaling):
     @asynccontextmanager
     async def incoming(self) -> AsyncGenerator[AsyncIterator[SignalingChannel]]:
@@ -150,6 +157,7 @@ class WrapsErrorsOfIncoming(ASignaling):
 SIGNALING = {
     ReachesAnything: "is no address: can_reach says no",
     OpensToNobody: "refuses",
+    LeavesChannelsOpenWhenCancelled: "a channel is closed by the end of a task that was cancelled",
     WrapsErrorsOfIncoming: "comes out of the backend and its incoming() as it is",
 }
 
@@ -177,6 +185,31 @@ async def test_broken_signaling_is_found_out(
     kind: Callable[..., Signaling], claim: str, clock: trio.testing.MockClock
 ) -> None:
     await fails_with(claim, signaling_suite(lambda backend: kind(backend, AChannel)))
+
+
+class BreaksInItsHandshake(AChannel):
+    heard = False
+
+    async def receive(self) -> bytes:
+        try:
+            message = await super().receive()
+        except trio.EndOfChannel:
+            if self.heard:
+                raise
+            raise HandshakeFailed("the other end went away") from None
+        self.heard = True
+        return message
+
+
+class BreaksForWhoListens(ASignaling):
+    @asynccontextmanager
+    async def incoming(self) -> AsyncGenerator[AsyncIterator[SignalingChannel]]:
+        async with super().incoming() as channels:
+            yield Mapped(channels, BreaksInItsHandshake)
+
+
+async def test_a_channel_whose_opener_is_cancelled_may_break(clock: trio.testing.MockClock) -> None:
+    await signaling_suite(lambda backend: BreaksForWhoListens(backend, AChannel))
 
 
 async def test_signaling_that_is_only_wrapped_passes(clock: trio.testing.MockClock) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 from urllib.parse import SplitResult, urlsplit
 
 import trio
@@ -96,17 +96,21 @@ async def open_socket(service: str, path: str) -> AsyncGenerator[ServiceSocket]:
     try:
         # Our own stream: trio-websocket leaves its own open when it is cancelled after the server's farewell.
         async with await _connect(url) as stream, open_scope() as scope:
-            with promptly("the signaling service did not answer"):
-                readers = cast("trio.Nursery", _Readers(scope, stream))
-                connection = await trio_websocket.wrap_client_stream(
-                    readers, stream, url.netloc, f"{url.path}{path}", max_message_size=LONGEST_ANSWER
-                )
-            connecting = False
-            socket = ServiceSocket(connection)
-            try:
-                yield socket
-            finally:
-                await socket.aclose()
+            with _Readers(scope, stream) as readers:
+                with promptly("the signaling service did not answer"):
+                    connection = await trio_websocket.wrap_client_stream(
+                        cast("trio.Nursery", readers),
+                        stream,
+                        url.netloc,
+                        f"{url.path}{path}",
+                        max_message_size=LONGEST_ANSWER,
+                    )
+                connecting = False
+                socket = ServiceSocket(connection)
+                try:
+                    yield socket
+                finally:
+                    await socket.aclose()
     except (OSError, trio_websocket.HandshakeError) as exc:
         if not connecting:
             raise
@@ -115,11 +119,22 @@ async def open_socket(service: str, path: str) -> AsyncGenerator[ServiceSocket]:
 
 
 class _Readers:
-    """The nursery of trio-websocket's reader, which trips over a message that is too long and goes on."""
+    """The nursery of trio-websocket's reader, which trips over a message that is too long and goes on.
+
+    Being cancelled does not end the reader: the service's farewell is still to come, and waiting for it
+    without a reader would take all of `CLOSE_TIMEOUT`. The end of the block does.
+    """
 
     def __init__(self, scope: Scope, stream: trio.abc.AsyncResource) -> None:
         self._scope = scope
         self._stream = stream
+        self._reading = trio.CancelScope(shield=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reading.cancel()
 
     def start_soon(self, reader: Callable[[], Awaitable[object]]) -> None:
         self._scope.start_soon(self._read, reader)
@@ -127,10 +142,11 @@ class _Readers:
     async def _read(self, reader: Callable[[], Awaitable[object]]) -> None:
         from wsproto.utilities import LocalProtocolError
 
-        try:
-            await reader()
-        except LocalProtocolError:  # whoever waits for a message is told that the connection is over
-            await trio.aclose_forcefully(self._stream)
+        with self._reading:
+            try:
+                await reader()
+            except LocalProtocolError:  # whoever waits for a message is told that the connection is over
+                await trio.aclose_forcefully(self._stream)
 
 
 async def _connect(url: SplitResult) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:

@@ -96,6 +96,8 @@ class BadPath:
     async def _pass_on(self, number: int, data: bytes, delay: float = 0) -> None:
         if delay:
             await trio.sleep(delay)
+        if number not in self._behind:  # one side checks the path before the other one has told its address
+            return
         await self._sockets[1 - number].sendto(data, self._behind[number])
 
 
