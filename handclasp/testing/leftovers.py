@@ -87,7 +87,7 @@ def _open_files() -> Iterator[str]:
         except OSError:  # the listing itself, closed again
             continue
         # The number alone would hide a file that was closed while another one took its number.
-        yield f"file {name} {_target(_FILES / name)} {found.st_dev}:{found.st_ino}"
+        yield f"file {_target(_FILES / name)} {name} {found.st_dev}:{found.st_ino}"
 
 
 def _target(file: Path) -> str:

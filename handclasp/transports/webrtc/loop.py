@@ -63,6 +63,15 @@ class InlineLoop:
         else:
             self._set_alarm()
 
+    def post_soon(self, call: Callable[[], object]) -> None:
+        """From trio: run *call* on the loop, in order with `post`, but not before the caller has gone on.
+
+        For what may call back at once: the caller sets its callbacks first.
+        """
+        if not self._loop.is_closed():
+            self._loop.call_soon(call)
+            self._alarm.deadline = -math.inf
+
     def deliver(self, call: Callable[[], object]) -> None:
         """From the loop: run *call* on the trio side: at once, it is the same thread."""
         try:

@@ -78,6 +78,18 @@ async def test_running_is_a_checkpoint(loop: InlineLoop) -> None:
 # --- order ---
 
 
+async def test_what_is_posted_for_soon_waits_for_the_caller_and_for_nobody_else(loop: InlineLoop) -> None:
+    done: list[str] = []
+    loop.post_soon(lambda: done.append("one"))
+    assert not done
+    loop.post(lambda: done.append("two"))
+    assert done == ["one", "two"]
+    ran = trio.Event()
+    loop.post_soon(ran.set)
+    assert not ran.is_set()
+    await ran.wait()
+
+
 async def test_calls_keep_their_order_in_both_directions(loop: InlineLoop) -> None:
     seen: list[str] = []
     for number in range(100):

@@ -139,7 +139,7 @@ async def _answers(port: int) -> bool:
 async def test_relays_only_means_that_all_bytes_go_through_the_relay_and_nothing_else_is_told(
     upgraded: Upgraded, leftovers: Callable, tmp_path: Path, way: str
 ) -> None:
-    async with leftovers().none(but="thread asyncio_"), coturn(tmp_path) as address:
+    async with leftovers("thread asyncio_").none(quiet=0.2), coturn(tmp_path) as address:
         engine = AiortcEngine(addresses=["127.0.0.1"], gather_timeout=10, relay_only=True)
         server = IceServer(f"turn:{address}?transport={way}", "me", "secret")
         async with connected(upgraded, engine, [server]) as (connections, candidates):

@@ -256,7 +256,7 @@ async def test_an_upgrade_that_is_cancelled_anywhere_leaves_nothing_behind(
 async def test_closing_a_node_full_of_connections_leaves_nothing_behind(
     loopback_webrtc: TransportFactory, upgraded: Upgraded, leftovers: Callable
 ) -> None:
-    async with leftovers().none(but=WAKE_UP), loopback_webrtc(Context(ALICE)) as transport:
+    async with leftovers(WAKE_UP).none(quiet=0.2), loopback_webrtc(Context(ALICE)) as transport:
         for _ in range(3):
             ours, theirs = await upgraded(transport, *a_channel())
             await (await ours.open_stream()).send_all(b"x")
@@ -479,7 +479,7 @@ def silent_server() -> Iterator[str]:
 async def test_a_server_that_does_not_answer_holds_up_nobody(
     engine: EngineFactory, upgraded: Upgraded, leftovers: Callable, kind: str
 ) -> None:
-    async with leftovers().none(but=WAKE_UP):
+    async with leftovers(WAKE_UP).none(quiet=0.2):
         with silent_server() as address:
             impatient = engine(addresses=["127.0.0.1"], gather_timeout=0.2)
             servers = [IceServer(kind.format(address), "user", "password")]
@@ -695,7 +695,7 @@ import sys, trio
 from handclasp.abc import Context, SignalingChannel
 from handclasp.identity import Identity
 from handclasp.transports.webrtc import webrtc
-from handclasp.transports.webrtc.{module} import {engine}
+from {module} import {engine}
 
 class Lines(SignalingChannel):
     offers = True
@@ -726,7 +726,7 @@ async def test_a_peer_that_is_killed_is_noticed(
     module = importlib.import_module(engine.__module__)  # type: ignore[attr-defined]
     if engine is not AiortcEngine:
         monkeypatch.setattr(module, "LOST_AFTER", 0.1)
-    script = OTHER_PROCESS.replace("{module}", module.__name__.rpartition(".")[2])
+    script = OTHER_PROCESS.replace("{module}", module.__name__)
     process = await trio.lowlevel.open_process(
         [sys.executable, "-c", script.replace("{engine}", engine.__name__)],  # type: ignore[attr-defined]
         stdin=subprocess.PIPE,

@@ -112,13 +112,13 @@ class _Peer(PeerConnection):
 
         def open_in_loop() -> None:
             if self._peer.connectionState == "closed":
-                self._loop.deliver(channel.on_close)
+                self._loop.deliver(lambda: channel.on_close())  # noqa: PLW0108 - set meanwhile
                 return
             opened = self._peer.createDataChannel(label)
             self._adopt_internals()
             channel.attach(opened, self._sctp)
 
-        self._loop.post(open_in_loop)
+        self._loop.post_soon(open_in_loop)
         return channel
 
     async def create_offer(self) -> str:
