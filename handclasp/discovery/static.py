@@ -69,10 +69,12 @@ class StaticDiscovery(Discovery):
 
     def advertise(self, topic: str, me: PeerRecord) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
         """Does nothing: who knows this node has it on a list of his own."""
+        self.check_topic(topic)
         return _nothing()
 
     def find(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[PeerRecord]]:
         """See `Discovery.find`. The iterator ends after the last peer: nobody else will turn up."""
+        self.check_topic(topic)
         try:
             listed = self._records.get(PeerId.from_text_untrusted(topic))
         except ProtocolViolation:

@@ -10,7 +10,7 @@ import trio
 import trio.abc
 import trio.lowlevel
 
-from .leftovers import Leftovers
+from .leftovers import Leftovers, old_objects_aside
 
 T = TypeVar("T")
 
@@ -68,24 +68,35 @@ async def cancel_everywhere(
     """
     leftovers = Leftovers(*but)
     moments = 0
-    while True:
-        watch: _Watch | None = None
-        try:
-            if around is None:
-                with _cancelled_at(moments + 1) as watch:
-                    await function()
-            else:
-                async with around() as needs:
-                    with _cancelled_at(moments + 1) as watch:
-                        await function(needs)
-        except Exception as exc:
-            exc.add_note(f"It came out of the run that was cancelled at {watch or 'no moment'}.")
-            raise
-        left = await leftovers.settled(quiet=quiet)
-        assert not left, f"cancelled at {watch}, it left behind: {', '.join(sorted(left))}"
-        if not watch.fired:
-            return moments
-        moments += 1
+    with old_objects_aside():
+        while True:
+            watch = await _run(function, around, moments + 1)
+            left = await leftovers.settled(quiet=quiet)
+            assert not left, f"cancelled at {watch}, it left behind: {', '.join(sorted(left))}"
+            if not watch.fired:
+                return moments
+            moments += 1
+
+
+async def _run(
+    function: Callable[..., Awaitable[object]],
+    around: Callable[[], AbstractAsyncContextManager[Any]] | None,
+    moment: int,
+) -> _Watch:
+    """Run *function* once, cancelled at one moment."""
+    watch: _Watch | None = None
+    try:
+        if around is None:
+            with _cancelled_at(moment) as watch:
+                await function()
+        else:
+            async with around() as needs:
+                with _cancelled_at(moment) as watch:
+                    await function(needs)
+    except Exception as exc:
+        exc.add_note(f"It came out of the run that was cancelled at {watch or 'no moment'}.")
+        raise
+    return watch
 
 
 async def check_nothing_lost(

@@ -8,7 +8,7 @@ import trio
 from handclasp import open_node
 from handclasp.abc import Context, Discovery, DiscoveryFactory, PeerRecord
 from handclasp.discovery.static import from_url, static
-from handclasp.errors import ConfigurationError, PeerUnreachable
+from handclasp.errors import ConfigurationError, MisuseError, PeerUnreachable
 from handclasp.identity import Identity, PeerId
 from handclasp.node.plugins import discovery_from_url
 
@@ -46,6 +46,17 @@ async def test_advertising_adds_nobody_to_the_list() -> None:
         async with backend.advertise("tea", PeerRecord(ALICE.peer_id, (AT_WORK,))):
             async with backend.find("tea") as records:
                 assert [record.peer async for record in records] == [BOB.peer_id]
+
+
+async def test_a_topic_that_is_too_long_is_refused_as_everywhere() -> None:
+    longest = "x" * Discovery.MAX_TOPIC
+    assert len(await found(static(AT_HOME), longest)) == 1
+    async with static(AT_HOME)(Context(ALICE)) as backend:
+        assert isinstance(backend, Discovery)
+        for use in (backend.find, lambda topic: backend.advertise(topic, PeerRecord(ALICE.peer_id))):
+            with pytest.raises(MisuseError):
+                async with use(longest + "x"):
+                    pytest.fail("it was taken")
 
 
 @pytest.mark.parametrize(

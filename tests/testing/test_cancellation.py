@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import math
 import os
 import socket
@@ -77,6 +79,30 @@ async def test_a_task_that_is_left_is_reported() -> None:
 
     with pytest.raises(AssertionError, match="the forgotten one"):
         await cancel_everywhere(start_and_stop)
+
+
+async def test_a_task_of_asyncio_is_reported_when_it_is_left_and_not_when_it_was_there() -> None:
+    loop = asyncio.SelectorEventLoop()
+    before = loop.create_task(asyncio.sleep(0), name="the one before")
+    left: list[asyncio.Task[None]] = []
+
+    async def leave() -> None:
+        await trio.lowlevel.checkpoint()
+        left.append(loop.create_task(asyncio.sleep(0), name="the one that is left"))
+
+    await cancel_everywhere(trio.lowlevel.checkpoint)
+    with pytest.raises(AssertionError, match=r"left behind: asyncio task .*the one that is left") as caught:
+        await cancel_everywhere(leave)
+    assert "the one before" not in str(caught.value)
+    loop.run_until_complete(asyncio.gather(before, *left))
+    loop.close()
+
+
+async def test_the_garbage_collector_looks_at_everything_again_afterwards() -> None:
+    garbage: list[object] = []
+    garbage.append(garbage)
+    await cancel_everywhere(trio.lowlevel.checkpoint)
+    assert any(thing is garbage for thing in gc.get_objects())
 
 
 async def test_what_stands_around_a_run_is_not_cancelled_and_there_for_each() -> None:
