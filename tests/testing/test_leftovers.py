@@ -24,7 +24,7 @@ async def test_files_are_counted_even_when_another_of_the_same_name_is_open() ->
     other = os.open(os.devnull, os.O_RDONLY)
     (left,) = leftovers()
     os.close(other)
-    assert left.startswith(f"file {other} ")
+    assert left.startswith(f"file {os.devnull} {other} ")
     assert leftovers() == set()
     os.close(one)
 
