@@ -481,7 +481,8 @@ def test_without_the_extra_the_import_says_what_to_install() -> None:
 def test_a_url_that_names_what_is_not_installed_is_a_configuration_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "handclasp.transports.webrtc.native", raising=False)
+    for name in ("native", "native.engine", "native.channel"):
+        monkeypatch.delitem(sys.modules, f"handclasp.transports.webrtc.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "webrtc", None)
     with pytest.raises(ConfigurationError, match="pip install"):
         from_url("webrtc:?engine=native")
