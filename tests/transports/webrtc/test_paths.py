@@ -180,7 +180,8 @@ async def test_a_peer_that_falls_silent_without_closing_anything_is_lost(
     # Unlike one that is killed: its sockets stay open, so that its machine refuses nothing.
     monkeypatch.setattr(internals, "CONSENT_INTERVAL", 0.1)
     monkeypatch.setattr(internals, "CONSENT_LOST", 0.5)
-    command = [sys.executable, "-c", OTHER_PROCESS]
+    script = OTHER_PROCESS.replace("{module}", AiortcEngine.__module__).replace("{engine}", "AiortcEngine")
+    command = [sys.executable, "-c", script]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         engine = AiortcEngine(addresses=["127.0.0.1"])
