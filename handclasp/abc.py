@@ -73,9 +73,9 @@ class Connection(trio.abc.AsyncResource):
     stays readable: the peer can still accept streams that were opened, and read what was sent
     on them, before they raise `trio.BrokenResourceError`, or end where they had ended.
 
-    A stream whose reader pauses never holds up the others for 32 KiB that it leaves unread.
-    Beyond that it may, where the transport has one receive window for the whole connection
-    (WebRTC: 1 MiB): they go on when it is read, reset or closed. So read what you accept.
+    A stream whose reader pauses does not hold up the others. Only when it is many that pause may a transport that
+    bounds what waits in the whole connection do so (WebRTC: 16 MiB), or break the stream with most of it (with the
+    native engine: 64 MiB). So read what you accept.
     """
 
     @property

@@ -32,7 +32,6 @@ async def check_connection(
     streams: int = 10_000,
     at_once: int = 500,
     paused_bytes: int = 30 * MIB,
-    paused_blocks_others: bool = False,
     quiet: float = 0.02,
 ) -> None:
     """Check that connections keep what `handclasp.abc.Connection` promises.
@@ -53,8 +52,6 @@ async def check_connection(
         streams: how many one after the other; fewer are faster.
         at_once: how many at the same time.
         paused_bytes: how much is sent to the reader that pauses.
-        paused_blocks_others: your connections share one window between their streams, so that a reader
-            that pauses for long holds up the others; then they only have to go on when it does.
         quiet: see `Leftovers.settled`; raise it where other processes or threads take part in cleaning up.
 
     Raises:
@@ -67,7 +64,7 @@ async def check_connection(
     await _check_cancelled_accept(make_pair)
     await _check_sequence(make_pair, streams)
     await _check_at_once(make_pair, at_once)
-    await _check_paused_reader(make_pair, paused_bytes, blocks=paused_blocks_others)
+    await _check_paused_reader(make_pair, paused_bytes)
     await _check_close_delivers(make_pair)
     await _check_close_delivers_to_those_who_come_late(make_pair)
     await _check_close_is_seen(make_pair, quiet)
@@ -207,30 +204,19 @@ async def _check_at_once(make_pair: ConnectionPairMaker, count: int) -> None:
         answering.cancel_scope.cancel()
 
 
-async def _check_paused_reader(make_pair: ConnectionPairMaker, size: int, *, blocks: bool) -> None:
+async def _check_paused_reader(make_pair: ConnectionPairMaker, size: int) -> None:
     ours, theirs = await make_pair()
     async with ours, theirs:
         outgoing, paused = await ours.open_stream(), await theirs.accept_stream()
         async with outgoing, paused, trio.open_nursery() as nursery:
             nursery.start_soon(_echo, theirs)
-            with claim(f"a reader that leaves {_LITTLE} bytes unread does not hold up other streams"):
-                await outgoing.send_all(bytes(_LITTLE))
-                await _ask(ours, b"question")
             upload = Upload(outgoing, size)
             nursery.start_soon(upload.send)
             await upload.wait_stalled()
-            if not blocks:
-                with claim(
-                    f"a reader that pauses while {size} bytes wait for it does not hold up other streams"
-                ):
-                    await _ask(ours, b"question")
-            with claim("other streams go on with a reader that had paused", within=5 * PATIENCE):
-                async with trio.open_nursery() as asking:
-                    asking.start_soon(_ask, ours, b"question")
-                    rest = _LITTLE
-                    while rest:
-                        rest -= len(await paused.receive_some(rest))
-                    await upload.receive(paused)
+            with claim(f"a reader that pauses while {size} bytes wait for it does not hold up other streams"):
+                await _ask(ours, b"question")
+            with claim("a reader that had paused gets it all", within=5 * PATIENCE):
+                await upload.receive(paused)
             nursery.cancel_scope.cancel()
 
 

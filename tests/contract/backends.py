@@ -23,7 +23,7 @@ from handclasp.transports.memory import WINDOW, MemoryNetwork
 from handclasp.transports.webrtc import transport as webrtc_transport
 from handclasp.transports.webrtc import webrtc
 from handclasp.transports.webrtc.aiortc import AiortcEngine
-from handclasp.transports.webrtc.aiortc.sctp import RECEIVE_WINDOW
+from handclasp.transports.webrtc.credit import WINDOW as READ_WINDOW
 from handclasp.transports.webrtc.native import NativeEngine
 from handclasp.transports.webrtc.stream import SEND_WINDOW
 
@@ -52,8 +52,6 @@ class TransportBackend:
     """Bytes of one stream that may wait between its ends."""
     signaling: Place[DiscoveryFactory] | None = None
     """What it needs to reach others."""
-    one_window: bool = False
-    """Whether the streams of a connection share a receive window; see `Connection`."""
     dial_timeout: tuple[object, str] | None = None
     """Module and name of its deadline, which the tests of hanging dials shorten."""
     quiet: float = 0.02
@@ -103,6 +101,9 @@ async def a_service() -> AsyncGenerator[DiscoveryFactory]:
 
 # --- the table ---
 
+# The queue to send from, the window of what is unread, and what was read and not yet reported.
+_WEBRTC_BUFFERS = SEND_WINDOW + READ_WINDOW + MIB // 4
+
 # `static` has no line here: in a list that is fixed beforehand nobody comes, changes or leaves, and under every topic
 # there are all. The suite is about just that; what the list promises instead is in tests/discovery/test_static.py.
 DISCOVERY: Sequence[DiscoveryBackend] = [
@@ -122,17 +123,15 @@ TRANSPORTS: Sequence[TransportBackend] = [
     TransportBackend(
         "webrtc-aiortc",
         webrtc_on_loopback,
-        most_buffered=SEND_WINDOW + RECEIVE_WINDOW + MIB // 4,  # the last is what SCTP has under way
+        most_buffered=_WEBRTC_BUFFERS,
         signaling=memory_meeting,
-        one_window=True,
         dial_timeout=(webrtc_transport, "DIAL_TIMEOUT"),
     ),
     TransportBackend(
         "webrtc-native",
         native_on_loopback,
-        most_buffered=SEND_WINDOW + RECEIVE_WINDOW + MIB // 4,  # the last is what SCTP has under way
+        most_buffered=_WEBRTC_BUFFERS,
         signaling=memory_meeting,
-        one_window=True,
         dial_timeout=(webrtc_transport, "DIAL_TIMEOUT"),
     ),
 ]

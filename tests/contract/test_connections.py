@@ -16,7 +16,7 @@ async def test_the_connections_of_a_transport(backend: TransportBackend) -> None
         open_transport(backend) as (factory, signaling),
         open_connections(factory, signaling) as make_pair,
     ):
-        await check_connection(make_pair, paused_blocks_others=backend.one_window, quiet=backend.quiet)
+        await check_connection(make_pair, quiet=backend.quiet)
 
 
 async def test_a_pair_of_memory_connections() -> None:

@@ -212,11 +212,5 @@ async def test_a_broken_connection_is_found_out(
     await fails_with(claim, connection_suite(kind))
 
 
-async def test_streams_that_share_a_window_pass_when_the_author_says_so(
-    clock: trio.testing.MockClock,
-) -> None:
-    await connection_suite(WaitsForTheSlowest, paused_blocks_others=True)
-
-
 async def test_a_connection_that_is_only_wrapped_passes(clock: trio.testing.MockClock) -> None:
     await connection_suite(AConnection)

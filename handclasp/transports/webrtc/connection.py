@@ -25,7 +25,10 @@ FLUSH_TIMEOUT = 5.0
 class WebRTCConnection(Connection):
     """Streams over one peer connection; made by the transport once the peer is authenticated."""
 
-    def __init__(self, peer_connection: PeerConnection, peer: PeerId, address: str) -> None:
+    def __init__(
+        self, peer_connection: PeerConnection, peer: PeerId, address: str, peer_window: int | None = None
+    ) -> None:
+        self._peer_window = peer_window
         self._peer_connection = peer_connection
         self._peer = peer
         self._address = address
@@ -125,7 +128,7 @@ class WebRTCConnection(Connection):
         self._wake_acceptors = trio.Event()
 
     def _add(self, channel: DataChannel) -> DataChannelStream:
-        stream = DataChannelStream(channel, self._streams.discard)
+        stream = DataChannelStream(channel, self._streams.discard, self._peer_window)
         self._streams.add(stream)
         return stream
 

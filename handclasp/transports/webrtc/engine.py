@@ -80,7 +80,7 @@ class DataChannel(ABC):
 
     @abstractmethod
     def consumed(self, size: int) -> None:
-        """Tell that *size* bytes of received messages were read, which opens the receive window again."""
+        """Tell that *size* bytes of received messages were read: what waits unread in a connection has a bound."""
 
     @abstractmethod
     def close(self) -> None:

@@ -2,13 +2,15 @@
 
 Source: libp2p webrtc specification, "Multiplexing": each message is a uvarint length and
 a protobuf ``{optional Flag flag = 1; optional bytes message = 2}``, at most 16 KiB with the
-prefix. A data channel message may hold any part of that byte stream.
+prefix. A data channel message may hold any part of that byte stream. Towards a peer that asked for it
+we add a field of our own, ``optional uint64 read = 15`` (credit.py); others pass over it, as protobuf asks.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from handclasp.errors import ProtocolViolation
 from handclasp.protobuf import (
@@ -25,6 +27,7 @@ MAX_FRAME = 16_384
 #: What fits beside the prefix (2 bytes) and the field's key and length (3 bytes).
 MAX_PAYLOAD = MAX_FRAME - 5
 
+_FLAG, _DATA, _READ = 1, 2, 15  # fields
 _DATA_KEY = 0x12  # field 2, bytes
 _CONTINUES = 0x80  # set in every byte of a uvarint but the last
 _SHORTEST = 4  # bytes of a frame with data: length, key, size, one byte
@@ -43,6 +46,15 @@ class Flag(enum.IntEnum):
     """The sender has seen FIN, and all data before it."""
 
 
+class Frame(NamedTuple):
+    """One framed message."""
+
+    flag: Flag | None = None
+    data: bytes = b""
+    read: int | None = None
+    """How many bytes of our data the peer's application has read so far (credit.py)."""
+
+
 def encode_data(payload: bytes) -> bytes:
     """Frame at most `MAX_PAYLOAD` bytes."""
     size = encode_uvarint(len(payload))
@@ -51,7 +63,15 @@ def encode_data(payload: bytes) -> bytes:
 
 def encode_flag(flag: Flag) -> bytes:
     """Frame a flag without data."""
-    body = encode_field(1, int(flag))
+    return _framed(encode_field(_FLAG, int(flag)))
+
+
+def encode_read(size: int) -> bytes:
+    """Frame the report that *size* bytes were read so far, of all that the peer has sent on this stream."""
+    return _framed(encode_field(_READ, size))
+
+
+def _framed(body: bytes) -> bytes:
     return encode_uvarint(len(body)) + body
 
 
@@ -61,8 +81,8 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def receive_untrusted(self, data: bytes) -> Iterator[tuple[Flag | None, bytes]]:
-        """Take what arrived and yield each complete message as ``(flag or None, data)``.
+    def receive_untrusted(self, data: bytes) -> Iterator[Frame]:
+        """Take what arrived and yield each complete message.
 
         Raises:
             ProtocolViolation: too long, malformed, or an unknown flag.
@@ -70,7 +90,7 @@ class FrameReader:
         if not self._buffer:
             plain = _whole_data_frame(data)
             if plain is not None:
-                yield None, plain
+                yield Frame(data=plain)
                 return
         self._buffer += data
         while True:
@@ -85,12 +105,17 @@ class FrameReader:
             body = bytes(self._buffer[start : start + length])
             del self._buffer[: start + length]
             fields = decode_fields_untrusted(body)
-            number = last_int(fields, 1)
+            number = last_int(fields, _FLAG)
             try:
                 flag = None if number is None else Flag(number)
             except ValueError:
                 raise ProtocolViolation(f"a data channel message has the unknown flag {number}") from None
-            yield flag, last_bytes(fields, 2) or b""
+            read = fields.get(_READ, [None])[-1]
+            yield Frame(
+                flag,
+                last_bytes(fields, _DATA) or b"",
+                read if isinstance(read, int) else None,  # else somebody's field of that number, not ours
+            )
 
 
 def _whole_data_frame(message: bytes) -> bytes | None:

@@ -13,8 +13,9 @@ import trio
 from handclasp.abc import Stream
 from handclasp.errors import ProtocolViolation
 
+from .credit import ReadReports, SendCredit
 from .engine import DataChannel
-from .framing import MAX_PAYLOAD, Flag, FrameReader, encode_data, encode_flag
+from .framing import MAX_PAYLOAD, Flag, Frame, FrameReader, encode_data, encode_flag, encode_read
 
 #: Bytes that may wait in the engine before `send_all` waits: enough to keep a 100 MB/s engine
 #: busy for the milliseconds that trio needs to come back, and a bound on a stalled stream's memory.
@@ -29,11 +30,19 @@ class DataChannelStream(Stream):
     Args:
         channel: the channel; nothing else uses it.
         on_finished: called once when both directions are over and the channel is closing.
+        peer_window: bytes that may wait unread at the peer, as it declared (credit.py).
     """
 
-    def __init__(self, channel: DataChannel, on_finished: Callable[[DataChannelStream], None]) -> None:
+    def __init__(
+        self,
+        channel: DataChannel,
+        on_finished: Callable[[DataChannelStream], None],
+        peer_window: int | None = None,
+    ) -> None:
         self._channel = channel
         self._on_finished = on_finished
+        self._credit = None if peer_window is None else SendCredit(peer_window)
+        self._reports = ReadReports()
         self._frames = FrameReader()
         self._buffer = bytearray()
         self._wake_reader = trio.Event()
@@ -60,12 +69,15 @@ class DataChannelStream(Stream):
             self._check_writable()
             rest = memoryview(data)
             while rest:
-                if self._channel.buffered >= SEND_WINDOW:
+                room = self._room
+                if not room:
                     await self._wait_for_room()
                     self._check_writable()
                     continue
-                self._channel.send(encode_data(bytes(rest[:MAX_PAYLOAD])))
-                rest = rest[MAX_PAYLOAD:]
+                piece, rest = rest[:room], rest[room:]
+                if self._credit is not None:
+                    self._credit.spend(len(piece))
+                self._channel.send(encode_data(bytes(piece)))
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -73,7 +85,7 @@ class DataChannelStream(Stream):
         with self._only_sender:
             await trio.lowlevel.checkpoint()
             self._check_writable(eof=False)
-            while self._channel.buffered >= SEND_WINDOW:
+            while not self._room:
                 await self._wait_for_room()
                 self._check_writable(eof=False)
 
@@ -85,6 +97,13 @@ class DataChannelStream(Stream):
                 raise trio.ClosedResourceError("this stream is closed")
             if self._broken is None:
                 self._send_fin()
+
+    @property
+    def _room(self) -> int:
+        """Bytes that may go into the next frame."""
+        if self._channel.buffered >= SEND_WINDOW:
+            return 0
+        return MAX_PAYLOAD if self._credit is None else min(MAX_PAYLOAD, self._credit.room)
 
     async def _wait_for_room(self) -> None:
         self._wake_writer = trio.Event()
@@ -137,6 +156,10 @@ class DataChannelStream(Stream):
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         self._channel.consumed(len(data))
+        if self._credit is not None and not self._fin_received:
+            read = self._reports.read(len(data))
+            if read is not None and self._broken is None:
+                self._channel.send(encode_read(read))
         return data
 
     def _received(self, message: bytes) -> None:
@@ -145,16 +168,20 @@ class DataChannelStream(Stream):
             return
         kept = 0
         try:
-            for flag, data in self._frames.receive_untrusted(message):
-                kept += self._frame(flag, data)
+            for frame in self._frames.receive_untrusted(message):
+                kept += self._frame_untrusted(frame)
         except ProtocolViolation as exc:
             self._send_reset()
             self.break_off(f"the peer broke the framing: {exc}")
         # Framing, and data that nobody will read, do not wait for a reader.
         self._channel.consumed(len(message) - kept)
 
-    def _frame(self, flag: Flag | None, data: bytes) -> int:
+    def _frame_untrusted(self, frame: Frame) -> int:
         """Take one frame; returns how many bytes of it count as unread until a reader takes them."""
+        flag, data, read = frame
+        if read is not None and self._credit is not None:
+            self._credit.reported_untrusted(read)
+            self._wake_writer.set()
         kept = 0 if self._fin_received or self._closed or self._broken else len(data)
         if kept:
             self._buffer += data

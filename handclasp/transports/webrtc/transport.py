@@ -39,6 +39,7 @@ from handclasp.multiaddr import join, parse, split_peer
 from handclasp.scope import open_scope
 
 from .connection import WebRTCConnection
+from .credit import declare, window_untrusted
 from .engine import INIT, DataChannel, Engine, EngineSession, IceServer, PeerConnection
 from .sdp import MAX_CANDIDATES, Kind, SignalingMessage, candidate_from_json_untrusted
 
@@ -209,10 +210,10 @@ class _Attempt:
     async def offer(self) -> WebRTCConnection:
         init = self._peer_connection.open_channel(INIT)
         self._watch(init)
-        await self._send(Kind.SDP_OFFER, await self._peer_connection.create_offer())
+        await self._send_description(Kind.SDP_OFFER, await self._peer_connection.create_offer())
         answer = await self._receive_description(Kind.SDP_ANSWER)
         with _deadline(CONNECT_TIMEOUT):
-            self._connection = self._new_connection()
+            self._connection = self._new_connection(answer)
             await self._peer_connection.accept_answer(answer)
             await self._finish(offers=True)
         init.close()
@@ -221,19 +222,20 @@ class _Attempt:
     async def answer(self) -> WebRTCConnection:
         offer = await self._receive_description(Kind.SDP_OFFER)
         with _deadline(CONNECT_TIMEOUT):
-            self._connection = self._new_connection()
-            await self._send(Kind.SDP_ANSWER, await self._peer_connection.create_answer(offer))
+            self._connection = self._new_connection(offer)
+            await self._send_description(Kind.SDP_ANSWER, await self._peer_connection.create_answer(offer))
             await self._finish(offers=False)
         return self._connection
 
-    def _new_connection(self) -> WebRTCConnection:
+    def _new_connection(self, description: str) -> WebRTCConnection:
         peer = self._channel.peer
-        return WebRTCConnection(self._peer_connection, peer, _address(self._prefix, peer))
+        address = _address(self._prefix, peer)
+        return WebRTCConnection(self._peer_connection, peer, address, window_untrusted(description))
 
     # --- signaling ---
 
-    async def _send(self, kind: Kind, data: str) -> None:
-        await self._channel.send(bytes(SignalingMessage(kind, data)))
+    async def _send_description(self, kind: Kind, sdp: str) -> None:
+        await self._channel.send(bytes(SignalingMessage(kind, declare(sdp))))
 
     async def _receive_description(self, kind: Kind) -> str:
         while True:

@@ -16,22 +16,24 @@ from handclasp.transports.webrtc.framing import (
     MAX_FRAME,
     MAX_PAYLOAD,
     Flag,
+    Frame,
     FrameReader,
     encode_data,
     encode_flag,
+    encode_read,
 )
 
-Frame = tuple[Flag | None, bytes]
-
 frames = st.one_of(
-    st.builds(lambda data: (None, data), st.binary(max_size=200) | st.just(bytes(MAX_PAYLOAD))),
-    st.builds(lambda flag: (flag, b""), st.sampled_from(Flag)),
+    st.builds(lambda data: Frame(data=data), st.binary(max_size=200) | st.just(bytes(MAX_PAYLOAD))),
+    st.sampled_from(Flag).map(Frame),
+    st.builds(lambda read: Frame(read=read), st.integers(0, 2**63 - 1)),
 )
 
 
 def encode(frame: Frame) -> bytes:
-    flag, data = frame
-    return encode_data(data) if flag is None else encode_flag(flag)
+    if frame.read is not None:
+        return encode_read(frame.read)
+    return encode_data(frame.data) if frame.flag is None else encode_flag(frame.flag)
 
 
 def read_all(reader: FrameReader, *parts: bytes) -> list[Frame]:
@@ -78,7 +80,16 @@ def test_what_protobuf_encodes_is_understood(flag: Flag | None, data: bytes | No
     if data is not None:
         message.message = data
     body = message.SerializeToString()
-    assert read_all(FrameReader(), encode_uvarint(len(body)) + body) == [(flag, data or b"")]
+    assert read_all(FrameReader(), encode_uvarint(len(body)) + body) == [Frame(flag, data or b"")]
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_peers_that_know_no_reports_see_an_empty_message(read: int) -> None:
+    framed = encode_read(read)
+    message = GoogleFrame.FromString(framed[1:])
+    assert framed[0] == len(framed) - 1
+    assert not message.HasField("flag")
+    assert not message.HasField("message")
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -102,7 +113,7 @@ def test_any_split_of_the_byte_stream_gives_the_same_frames(sent: list[Frame], d
 
 
 def test_one_byte_at_a_time_gives_the_same_frames() -> None:
-    sent: list[Frame] = [(None, bytes(300)), (Flag.FIN, b""), (None, b"x"), (Flag.RESET, b"")]
+    sent = [Frame(data=bytes(300)), Frame(Flag.FIN), Frame(data=b"x"), Frame(read=300), Frame(Flag.RESET)]
     stream = b"".join(encode(frame) for frame in sent)
     assert read_all(FrameReader(), *(bytes([byte]) for byte in stream)) == sent
 
@@ -111,7 +122,7 @@ def test_a_frame_of_exactly_16_kib_is_read_and_one_byte_more_is_refused() -> Non
     body = encode_field(2, bytes(MAX_PAYLOAD))
     longest = encode_uvarint(len(body)) + body
     assert len(longest) == MAX_FRAME
-    assert read_all(FrameReader(), longest) == [(None, bytes(MAX_PAYLOAD))]
+    assert read_all(FrameReader(), longest) == [Frame(data=bytes(MAX_PAYLOAD))]
     body = encode_field(2, bytes(MAX_PAYLOAD + 1))
     with pytest.raises(ProtocolViolation, match=str(MAX_FRAME)):
         read_all(FrameReader(), encode_uvarint(len(body)) + body)
@@ -124,11 +135,11 @@ def test_a_frame_that_is_too_long_is_refused_by_its_length_alone() -> None:
 
 def test_unknown_fields_are_skipped() -> None:
     body = encode_field(15, b"later") + encode_field(2, b"now") + encode_field(9, 7)
-    assert read_all(FrameReader(), encode_uvarint(len(body)) + body) == [(None, b"now")]
+    assert read_all(FrameReader(), encode_uvarint(len(body)) + body) == [Frame(data=b"now")]
 
 
 def test_an_empty_frame_says_nothing() -> None:
-    assert read_all(FrameReader(), b"\0") == [(None, b"")]
+    assert read_all(FrameReader(), b"\0") == [Frame()]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +172,7 @@ def test_arbitrary_bytes_raise_nothing_but_violations(parts: list[bytes]) -> Non
         frames = read_all(reader, *parts)
     except ProtocolViolation:
         return
-    assert sum(len(data) for _, data in frames) <= sum(map(len, parts))
+    assert sum(len(frame.data) for frame in frames) <= sum(map(len, parts))
 
 
 @st.composite
@@ -173,7 +184,7 @@ def nearly_frames(draw: st.DrawFn) -> bytes:
     return bytes(frame)
 
 
-def outcome_of(*parts: bytes) -> tuple[list[tuple[Flag | None, bytes]], bool]:
+def outcome_of(*parts: bytes) -> tuple[list[Frame], bool]:
     reader, frames = FrameReader(), []
     try:
         for part in parts:

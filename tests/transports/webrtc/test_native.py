@@ -23,6 +23,7 @@ from handclasp.discovery.memory import MemoryChannel, memory_channel_pair
 from handclasp.errors import ConfigurationError, ConnectionLost, ProtocolViolation
 from handclasp.identity import Identity
 from handclasp.testing import check_stream
+from handclasp.testing.stream import MIB
 from handclasp.transports.webrtc import (
     DataChannel,
     Engine,
@@ -31,9 +32,11 @@ from handclasp.transports.webrtc import (
     webrtc,
 )
 from handclasp.transports.webrtc import connection as connection_module
+from handclasp.transports.webrtc import transport as transport_module
 from handclasp.transports.webrtc.aiortc import internals
-from handclasp.transports.webrtc.native import credit
+from handclasp.transports.webrtc.credit import WINDOW
 from handclasp.transports.webrtc.sdp import SignalingMessage
+from handclasp.transports.webrtc.stream import SEND_WINDOW
 from handclasp.transports.webrtc.transport import from_url
 
 EngineFactory = Callable[..., Engine]
@@ -184,36 +187,15 @@ async def test_a_reset_is_seen(mixed: tuple[Connection, Connection]) -> None:
             await theirs.receive_some()
 
 
-async def test_a_stream_from_native_to_aiortc_keeps_the_contract(
-    mixed: tuple[Connection, Connection],
+async def test_a_stream_between_the_engines_keeps_the_contract(
+    mixed: tuple[Connection, Connection], request: pytest.FixtureRequest
 ) -> None:
-    native, aiortc = mixed
+    opening, accepting = mixed if "native offers" in request.node.name else reversed(mixed)
 
     async def make_pair() -> tuple[Stream, Stream]:
-        return await native.open_stream(), await aiortc.accept_stream()
+        return await opening.open_stream(), await accepting.accept_stream()
 
-    await check_stream(make_pair)
-
-
-async def test_what_a_paused_reader_gets_from_aiortc_is_all_there(
-    mixed: tuple[Connection, Connection], module: ModuleType
-) -> None:
-    native, aiortc = mixed
-    offered = bytes(range(256)) * (30_000_000 // 256)
-    assert len(offered) < module.MAX_UNREAD
-    sending, receiving = await aiortc.open_stream(), await native.accept_stream()
-
-    async def send() -> None:
-        await sending.send_all(offered)
-        await sending.send_eof()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(send)
-        await trio.testing.wait_all_tasks_blocked(0.2)
-        digest = hashlib.sha256()
-        async for chunk in receiving:
-            digest.update(chunk)
-    assert digest.digest() == hashlib.sha256(offered).digest()
+    await check_stream(make_pair, most_buffered=SEND_WINDOW + WINDOW + MIB // 4)
 
 
 async def test_what_was_sent_arrives_before_the_close_even_if_datagrams_are_lost(
@@ -376,34 +358,23 @@ async def test_no_candidate_that_is_a_name_gets_to_libwebrtc(native: EngineFacto
 
 
 async def test_unread_bytes_of_a_peer_without_our_flow_control_are_bounded(
-    mixed: tuple[Connection, Connection], module: ModuleType, monkeypatch: pytest.MonkeyPatch
+    native: EngineFactory, aiortc: EngineFactory, module: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_UNREAD", 1_000_000)
-    native, aiortc = mixed
-    sending, receiving = await aiortc.open_stream(), await native.accept_stream()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(echo, native)
-        with pytest.raises(trio.BrokenResourceError):
-            await send_for_ever(sending)
-        assert await ask(aiortc, b"and the others?") == b"and the others?"
-        nursery.cancel_scope.cancel()
-    assert 500_000 < await read_until_broken(receiving) < 1_100_000
+    monkeypatch.setattr(transport_module, "window_untrusted", lambda _: None)
+    async with two_transports(native(addresses=LOOPBACK), aiortc(addresses=LOOPBACK)) as transports:
+        ours, theirs = await connect(*transports, a_channel())
+        async with ours, theirs, trio.open_nursery() as nursery:
+            sending, receiving = await theirs.open_stream(), await ours.accept_stream()
+            nursery.start_soon(echo, ours)
+            with pytest.raises(trio.BrokenResourceError):
+                await send_for_ever(sending)
+            assert 500_000 < await read_until_broken(receiving) < 1_100_000
+            assert await ask(theirs, b"and the others?") == b"and the others?"
+            nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("report", ["1", "-1", "9" * 100, "nonsense"])
-async def test_a_peer_that_reports_nonsense_loses_the_channel(native: EngineFactory, report: str) -> None:
-    async with native(addresses=LOOPBACK).open() as session, two_peers(session) as (offerer, answerer):
-        ours, theirs = await open_between(offerer, answerer)
-        closed = trio.Event()
-        ours.on_close = closed.set
-        theirs._hand_over(report)  # type: ignore[attr-defined]
-        await closed.wait()
-
-
-async def test_a_text_message_of_a_peer_without_our_flow_control_is_a_message(
-    native: EngineFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(credit, "_NAME", "a=unknown:")  # what `window_untrusted` looks for
+async def test_a_text_message_is_a_message(native: EngineFactory) -> None:
     async with native(addresses=LOOPBACK).open() as session, two_peers(session) as (offerer, answerer):
         ours, theirs = await open_between(offerer, answerer)
         got: list[bytes] = []
@@ -414,7 +385,7 @@ async def test_a_text_message_of_a_peer_without_our_flow_control_is_a_message(
             arrived.set()
 
         ours.on_message = receive
-        theirs._hand_over("text")  # type: ignore[attr-defined]
+        theirs._channel.send("text")  # type: ignore[attr-defined]
         await arrived.wait()
         assert got == [b"text"]
 

@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 
 from handclasp.abc import Connection, Stream
 from handclasp.testing import check_stream
-from handclasp.transports.webrtc.aiortc.sctp import RECEIVE_WINDOW
+from handclasp.transports.webrtc.credit import WINDOW
 from handclasp.transports.webrtc.engine import DataChannel
 from handclasp.transports.webrtc.framing import (
     MAX_FRAME,
     Flag,
+    Frame,
     FrameReader,
     encode_data,
     encode_flag,
+    encode_read,
 )
-from handclasp.transports.webrtc.native import credit
 from handclasp.transports.webrtc.stream import SEND_WINDOW, DataChannelStream
 
 
@@ -32,7 +33,7 @@ class Wire(DataChannel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.frames: list[tuple[Flag | None, bytes]] = []
+        self.frames: list[Frame] = []
         self.arrived = self.read = self.closings = self.waiting = self.longest = 0
         self.takes_more = True
         self._reader = FrameReader()
@@ -59,7 +60,16 @@ class Wire(DataChannel):
 
     @property
     def flags(self) -> list[Flag]:
-        return [flag for flag, _ in self.frames if flag is not None]
+        return [frame.flag for frame in self.frames if frame.flag is not None]
+
+    @property
+    def reports(self) -> list[int]:
+        return [frame.read for frame in self.frames if frame.read is not None]
+
+    @property
+    def sent(self) -> int:
+        """Bytes of data."""
+        return sum(len(frame.data) for frame in self.frames)
 
     @property
     def unread(self) -> int:
@@ -114,7 +124,7 @@ async def read_all(stream: Stream) -> bytes:
 async def test_data_goes_out_in_frames_of_at_most_16_kib(stream: DataChannelStream, wire: Wire) -> None:
     data = bytes(range(256)) * 256
     await stream.send_all(data)
-    assert b"".join(data for _, data in wire.frames) == data
+    assert b"".join(frame.data for frame in wire.frames) == data
     assert wire.longest == MAX_FRAME
 
 
@@ -314,7 +324,75 @@ async def test_a_writer_waits_while_the_engine_has_a_window_full(
         assert wire.waiting < SEND_WINDOW + MAX_FRAME
         wire.waiting, wire.takes_more = 0, True
         wire.on_drain()
-    assert sum(len(data) for _, data in wire.frames) == 2 * SEND_WINDOW
+    assert wire.sent == 2 * SEND_WINDOW
+
+
+async def test_a_writer_waits_while_as_much_is_unread_as_the_peer_declared(
+    wire: Wire, finished: Finished
+) -> None:
+    stream = DataChannelStream(wire, finished, 100_000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_all, bytes(250_000))
+        await trio.testing.wait_all_tasks_blocked()
+        assert wire.sent == 100_000
+        wire.arrive(encode_read(30_000))
+        await trio.testing.wait_all_tasks_blocked()
+        assert wire.sent == 130_000
+        wire.arrive(encode_read(130_000))
+        await trio.testing.wait_all_tasks_blocked()
+        assert wire.sent == 230_000
+        wire.arrive(encode_read(150_000))
+    assert wire.sent == 250_000
+    assert wire.unread == 0
+
+
+async def test_the_end_of_a_stream_does_not_wait_for_the_peer_to_read(wire: Wire, finished: Finished) -> None:
+    stream = DataChannelStream(wire, finished, 10)
+    await stream.send_all(bytes(10))
+    with pytest.raises(trio.TooSlowError), trio.fail_after(0):
+        await stream.wait_send_all_might_not_block()
+    await stream.send_eof()
+    assert wire.flags == [Flag.FIN]
+
+
+async def test_a_report_of_what_was_never_sent_resets_the_stream(wire: Wire, finished: Finished) -> None:
+    stream = DataChannelStream(wire, finished, 100)
+    await stream.send_all(bytes(10))
+    wire.arrive(encode_read(11))
+    assert wire.flags == [Flag.RESET]
+    await expect_broken(stream.send_all, b"x")
+
+
+async def test_a_report_that_nobody_asked_for_is_passed_over(stream: DataChannelStream, wire: Wire) -> None:
+    wire.arrive(encode_read(10))
+    await stream.send_all(b"x")
+    assert wire.unread == 0
+
+
+async def test_a_reader_reports_what_it_has_read_until_the_peer_has_said_all(
+    wire: Wire, finished: Finished
+) -> None:
+    stream = DataChannelStream(wire, finished, WINDOW)
+    due = WINDOW // 8
+    for _ in range(2 * due // 10_000 + 1):
+        wire.arrive(encode_data(bytes(10_000)))
+        await stream.receive_some()
+    assert len(wire.reports) == 2
+    assert due <= wire.reports[0] < due + 10_000
+    assert wire.reports[0] + due <= wire.reports[1] < wire.reports[0] + due + 10_000
+    for _ in range(due // 10_000 + 1):
+        wire.arrive(encode_data(bytes(10_000)))
+    wire.arrive(encode_flag(Flag.FIN))
+    while await stream.receive_some():
+        pass
+    assert len(wire.reports) == 2
+
+
+async def test_a_peer_that_declared_nothing_gets_no_report(stream: DataChannelStream, wire: Wire) -> None:
+    for _ in range(WINDOW // 10_000):
+        wire.arrive(encode_data(bytes(10_000)))
+        await stream.receive_some()
+    assert wire.frames == []
 
 
 async def test_closing_gives_back_what_was_not_read(stream: DataChannelStream, wire: Wire) -> None:
@@ -501,7 +579,7 @@ async def test_a_paused_reader_bounds_the_memory_of_both_ends_and_loses_nothing(
         trio.lowlevel.add_instrument(watch := Watch())
         nursery.start_soon(send)
         await trio.testing.wait_all_tasks_blocked(0.2)
-        assert most_unread >= RECEIVE_WINDOW // 2, "the reader paused, but nothing came to wait for it"
+        assert most_unread >= WINDOW // 2, "the reader paused, but nothing came to wait for it"
         digest, got = hashlib.sha256(), 0
         async for chunk in receiving:
             digest.update(chunk)
@@ -510,5 +588,4 @@ async def test_a_paused_reader_bounds_the_memory_of_both_ends_and_loses_nothing(
     assert got == len(offered)
     assert digest.digest() == hashlib.sha256(offered).digest()
     assert most_buffered < SEND_WINDOW + MAX_FRAME
-    # Beyond the window: reads that are counted in steps, and messages that probe a closed one.
-    assert most_unread < max(RECEIVE_WINDOW, credit.WINDOW) + 128 * 1024
+    assert most_unread <= WINDOW

@@ -27,8 +27,11 @@ _STREAM_IDS = (
     65_534  # RFC 8832 §6: 65,535 is reserved; an even number, so that counting in twos keeps odd and even
 )
 
-#: Bytes of received messages that may wait unread in one connection. aiortc announces 1 MiB, too.
+#: Bytes that may be under way. aiortc announces 1 MiB, too.
 RECEIVE_WINDOW = 1024 * 1024
+#: Bytes of received messages that may wait unread in one connection; about what go-libp2p lets wait in one of QUIC.
+#: Sixteen paused readers (credit.py); a peer that does not know our flow control may fill it with one.
+MAX_UNREAD = 16 * 1024 * 1024
 
 _HEADER = sctp.SCTP_COMMON_HEADER_LENGTH
 _ROOM = sctp.SCTP_MAX_PACKET_LENGTH - _HEADER
@@ -41,7 +44,7 @@ class SctpTransport(LossRecovery):
     """aiortc's association with flow control in both directions and delayed acknowledgements.
 
     aiortc announces a receive window but counts a message as read the moment it hands it
-    out, and does not look at the peer's window when it sends. So a slow reader would
+    out, and does not look at the peer's window when it sends. So slow readers would
     collect everything in memory. Here a message counts until `consumed` says it was read,
     the sender keeps within the peer's window, and what is beyond ours is dropped (RFC 9260
     §6.2: the sender repeats it).
@@ -71,7 +74,7 @@ class SctpTransport(LossRecovery):
         """Take over the association of a peer connection that has not started yet; its DTLS was adopted."""
         association: Any = peer.sctp
         association.__class__ = cls
-        association._advertised_rwnd = RECEIVE_WINDOW
+        association._advertised_rwnd = MAX_UNREAD
         association._peer_window = RECEIVE_WINDOW
         association._window_closed = False
         association._sack_timer = None
@@ -204,7 +207,7 @@ class SctpTransport(LossRecovery):
         last = self._last_received_tsn or 0
         sack: Any = sctp.SackChunk()
         sack.cumulative_tsn = last
-        sack.advertised_rwnd = max(0, self._advertised_rwnd)
+        sack.advertised_rwnd = max(0, min(RECEIVE_WINDOW, self._advertised_rwnd))
         if self._sack_misordered:
             sack.gaps = gap_blocks(sorted((tsn - last) % _TSNS for tsn in self._sack_misordered))
         sack.duplicates = self._sack_duplicates

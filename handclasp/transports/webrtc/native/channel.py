@@ -1,9 +1,8 @@
-"""A data channel of libwebrtc, with flow control towards peers that know ours."""
+"""A data channel of libwebrtc."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Protocol
@@ -11,11 +10,8 @@ from typing import Protocol
 import trio
 import webrtc  # wrtc's module, not ours of the same name
 
-from handclasp.errors import ProtocolViolation
 from handclasp.transports.webrtc.engine import DataChannel
 from handclasp.transports.webrtc.loop import InlineLoop
-
-from .credit import ReadReports, SendCredit
 
 _log = logging.getLogger(__name__)
 
@@ -25,9 +21,6 @@ LOW_WATER = 64 * 1024
 
 class ChannelOwner(Protocol):
     """The peer connection, as its channels see it."""
-
-    window: int | None
-    """The window that the peer declared (credit.py); None when it knows nothing of that."""
 
     def opened(self, channel: NativeChannel) -> None:
         """A channel came to be."""
@@ -58,10 +51,8 @@ class NativeChannel(DataChannel):
         self._open = False
         self._closing = False
         self._over = False
-        self._waiting: deque[bytes] = deque()  # until the channel is open, and the peer has read enough
+        self._waiting: list[bytes] = []  # until the channel is open
         self._waiting_size = 0
-        self._credit = SendCredit(None)
-        self._reports = ReadReports()
         self._held: list[Callable[[], object]] | None = None
 
     # --- trio side ---
@@ -78,22 +69,22 @@ class NativeChannel(DataChannel):
 
     def send(self, message: bytes) -> None:
         """See `DataChannel.send`."""
-        self._waiting.append(message)
-        self._waiting_size += len(message)
-        self._send_waiting()
+        if self._open:
+            self._hand_over(message)
+        elif not self._over:
+            self._waiting.append(message)
+            self._waiting_size += len(message)
 
     def consumed(self, size: int) -> None:
         """See `DataChannel.consumed`."""
         self.unread -= size
         self._owner.consumed(size)
-        report = self._reports.read(size)
-        if report is not None and self._owner.window is not None and self._open:
-            self._hand_over(report)
 
     def close(self) -> None:
         """See `DataChannel.close`."""
         self._closing = True
-        self._send_waiting()
+        if self._open and self._channel is not None:
+            self._channel.close()
 
     @contextmanager
     def callbacks_held(self) -> Generator[None]:
@@ -132,16 +123,7 @@ class NativeChannel(DataChannel):
         self._owner.closed(self)
         self._deliver(lambda: self.on_close())  # noqa: PLW0108 - read when it is called
 
-    def _send_waiting(self) -> None:
-        while self._open and self._waiting and self._credit.allows(len(self._waiting[0])):
-            message = self._waiting.popleft()
-            self._waiting_size -= len(message)
-            self._credit.spend(len(message))
-            self._hand_over(message)
-        if self._closing and self._open and self._channel is not None and not self._waiting:
-            self._channel.close()
-
-    def _hand_over(self, message: bytes | str) -> None:
+    def _hand_over(self, message: bytes) -> None:
         assert self._channel is not None  # noqa: S101 - it is open
         try:
             self._channel.send(message)
@@ -170,30 +152,18 @@ class NativeChannel(DataChannel):
 
     def _opened(self, _: webrtc.Event) -> None:
         self._open = True
-        self._credit = SendCredit(self._owner.window)
         self._deliver(lambda: self.on_open())  # noqa: PLW0108 - read when it is called
-        self._send_waiting()
+        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
+        for message in waiting:
+            self._hand_over(message)
+        if self._closing and self._channel is not None:
+            self._channel.close()
 
     def _received(self, event: webrtc.MessageEvent) -> None:
-        message = event.data
-        if isinstance(message, str):
-            if self._owner.window is not None:
-                self._reported_untrusted(message)
-                return
-            message = message.encode()
-        data = bytes(message)
+        data = event.data.encode() if isinstance(event.data, str) else bytes(event.data)
         self.unread += len(data)
         self._owner.received(len(data))
         self._deliver(lambda: self.on_message(data))
-
-    def _reported_untrusted(self, text: str) -> None:
-        try:
-            self._credit.reported_untrusted(text)
-        except ProtocolViolation as exc:
-            self.give_up(str(exc))
-            return
-        self._send_waiting()
-        self._deliver(lambda: self.on_drain())  # noqa: PLW0108 - read when it is called
 
     def _drained(self, _: webrtc.Event) -> None:
         self._deliver(lambda: self.on_drain())  # noqa: PLW0108 - read when it is called

@@ -28,7 +28,6 @@ from handclasp.transports.webrtc.engine import (
 from handclasp.transports.webrtc.loop import InlineLoop, open_inline_loop
 
 from .candidates import is_name_untrusted, tell_only, try_only_addresses_untrusted
-from .credit import declare, window_untrusted
 
 try:
     import webrtc  # wrtc's module, not ours of the same name
@@ -53,9 +52,9 @@ class NativeEngine(Engine):
 
     Several times as fast as the default engine. What it does not do as well:
 
-    - *A slow reader slows down only a peer with this engine, too*: libwebrtc acknowledges a message before
-      anyone has read it. Two of these engines tell each other what was read (credit.py). What other peers
-      send waits in this process; when that is more than `MAX_UNREAD`, the channel with most of it is closed.
+    - *A slow reader does not slow down a peer that does not know our flow control* (credit.py): libwebrtc
+      acknowledges a message before anyone has read it. What such a peer sends waits in this process; when
+      that is more than `MAX_UNREAD`, the channel with most of it is closed.
     - *addresses* decides only what the peer is told. libwebrtc uses every interface, so the peer may see, as
       the source of a connectivity check, an address that it was not told; *relay_only* keeps all of them.
     - Of a peer that was met by its connectivity checks, `PeerConnection.selected_pair` knows no address.
@@ -142,7 +141,6 @@ class _Session(EngineSession):
 class _Peer(PeerConnection):
     def __init__(self, session: _Session, peer: webrtc.RTCPeerConnection) -> None:
         super().__init__()
-        self.window: int | None = None  # that the peer declared
         self._session = session
         self._loop = session.loop
         self._peer = peer
@@ -254,7 +252,7 @@ class _Peer(PeerConnection):
         description = self._peer.local_description
         if description is None:
             raise ConnectionLost("the WebRTC connection was closed")
-        return declare(tell_only(description.sdp, self._session.settings.addresses))
+        return tell_only(description.sdp, self._session.settings.addresses)
 
     async def _wait_until(self, done: Callable[[], bool]) -> None:
         while not (self._over or done()):
@@ -305,7 +303,6 @@ class _Peer(PeerConnection):
     # --- asyncio side ---
 
     async def _set_remote_untrusted(self, text: str, kind: webrtc.RTCSdpType) -> None:
-        self.window = window_untrusted(text)
         description = webrtc.RTCSessionDescriptionInit(kind, try_only_addresses_untrusted(text))
         try:
             await self._peer.set_remote_description(description)
