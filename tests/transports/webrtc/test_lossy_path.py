@@ -159,10 +159,12 @@ async def echo(connection: Connection, streams: int) -> None:
             nursery.start_soon(answer, await connection.accept_stream())
 
 
-async def test_five_megabytes_arrive_whole_where_one_datagram_in_five_is_lost(
-    loopback_webrtc: TransportFactory, upgraded: Upgraded
+async def test_a_transfer_arrives_whole_where_one_datagram_in_five_is_lost(
+    loopback_webrtc: TransportFactory, upgraded: Upgraded, request: pytest.FixtureRequest
 ) -> None:
-    sent = random.Random(5).randbytes(5_000_000)  # noqa: S311
+    # libwebrtc's congestion control needs a minute for 5 MB here, which proves no more than 1 MB does.
+    size = 1_000_000 if "native" in request.node.name else 5_000_000
+    sent = random.Random(5).randbytes(size)  # noqa: S311
     received = hashlib.sha256()
     path = BadPath(5, dropped=0.2, repeated=0.2, delayed=0.2)
 
@@ -208,6 +210,12 @@ async def test_streams_on_a_bad_path_come_and_go_and_do_not_mix(
     assert path.seen["dropped"]
 
 
+# --- how our own recovery does it; libwebrtc's is its authors' to test ---
+
+ours_alone = pytest.mark.parametrize("engine", ["aiortc"], indirect=True)
+
+
+@ours_alone
 async def test_a_path_that_is_silent_is_asked_less_and_less_often(
     loopback_webrtc: TransportFactory, upgraded: Upgraded
 ) -> None:
@@ -227,6 +235,7 @@ async def test_a_path_that_is_silent_is_asked_less_and_less_often(
     assert waits[-1] > 4 * waits[1], "the timer does not back off (RFC 9260 §6.3.3 E2)"
 
 
+@ours_alone
 async def test_what_is_lost_among_others_is_repeated_without_waiting_for_a_timer(
     loopback_webrtc: TransportFactory, upgraded: Upgraded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -374,7 +374,7 @@ async def test_a_reader_reports_what_it_has_read_until_the_peer_has_said_all(
 ) -> None:
     stream = DataChannelStream(wire, finished, WINDOW)
     due = WINDOW // 8
-    for _ in range(2 * due // 10_000 + 1):
+    for _ in range(2 * due // 10_000 + 2):
         wire.arrive(encode_data(bytes(10_000)))
         await stream.receive_some()
     assert len(wire.reports) == 2
