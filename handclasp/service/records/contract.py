@@ -50,12 +50,16 @@ class Records(ABC):
         """Take note that a browser has begun to sign in; at most *most* at once."""
 
     @abstractmethod
-    async def take_sign_in(self, login: bytes, *, now: int, keep_until: int) -> SignIn | None:
-        """Use a sign-in up. Its mailbox stays unusable until *keep_until*."""
+    async def take_sign_in(self, mailbox: str, login: bytes, *, now: int, keep_until: int) -> SignIn | None:
+        """Use up the sign-in that *login* began with *mailbox*, which stays unusable until *keep_until*."""
 
     @abstractmethod
-    async def is_signing_in(self, origin: str, website: str, *, now: int) -> bool:
-        """Whether a page of *origin* with this peer id has begun a sign-in that is not over."""
+    async def has_sign_in(self, login: bytes, *, now: int) -> bool:
+        """Whether *login* has begun a sign-in that is not over."""
+
+    @abstractmethod
+    async def origin_of(self, website: str, *, now: int) -> str | None:
+        """Where the page with this peer id has begun a sign-in that is not over; None if it has not."""
 
     # Links and codes
 

@@ -10,11 +10,11 @@ from enum import Enum, auto
 class SignIn:
     """A sign-in that a browser has begun: what the signed message will have to name."""
 
-    login: bytes
-    """SHA-256 of the browser's login cookie."""
-
     mailbox: str
     """The request id; good for one sign-in."""
+
+    login: bytes
+    """SHA-256 of the browser's login cookie."""
 
     website: str
     """The page's peer id."""
@@ -87,5 +87,5 @@ class Outcome(Enum):
 
     ADDED = auto()
     EXISTS = auto()
-    """The mailbox, or the login cookie, was used before."""
+    """The mailbox was used before."""
     FULL = auto()

@@ -11,7 +11,7 @@ from .database import Cursor, Database, Row
 from .model import Code, Device, Linked, Outcome, Session, SignIn
 
 _SESSION = "digest, label, account, device, handshake, created, seen, idle_until, expires"
-_SIGN_IN = "login, mailbox, website, origin, nonce, begun, expires"
+_SIGN_IN = "mailbox, login, website, origin, nonce, begun, expires"
 
 
 class SqlRecords(Records):
@@ -36,15 +36,15 @@ class SqlRecords(Records):
         def work(cursor: Cursor) -> Outcome:
             # Before the count, so that what is over takes no room; more than one so that a backlog shrinks.
             cursor.run(
-                "DELETE FROM sign_ins WHERE login IN"
-                " (SELECT login FROM sign_ins WHERE kept_until <= :now LIMIT 10)",
+                "DELETE FROM sign_ins WHERE mailbox IN"
+                " (SELECT mailbox FROM sign_ins WHERE kept_until <= :now LIMIT 10)",
                 now=now,
             )
             if _int(cursor.run("SELECT count(*) FROM sign_ins")[0][0]) >= most:
                 return Outcome.FULL
             added = cursor.run(
                 f"INSERT INTO sign_ins ({_SIGN_IN}, kept_until, taken) VALUES"  # noqa: S608 - a constant
-                " (:login, :mailbox, :website, :origin, :nonce, :begun, :expires, :expires, 0)"
+                " (:mailbox, :login, :website, :origin, :nonce, :begun, :expires, :expires, 0)"
                 " ON CONFLICT DO NOTHING RETURNING begun",
                 login=sign_in.login,
                 mailbox=sign_in.mailbox,
@@ -58,13 +58,15 @@ class SqlRecords(Records):
 
         return await self._database.transact(work)
 
-    async def take_sign_in(self, login: bytes, *, now: int, keep_until: int) -> SignIn | None:
+    async def take_sign_in(self, mailbox: str, login: bytes, *, now: int, keep_until: int) -> SignIn | None:
         """See `Records.take_sign_in`."""
 
         def work(cursor: Cursor) -> SignIn | None:
             rows = cursor.run(
                 "UPDATE sign_ins SET taken = 1, kept_until = :keep_until"  # noqa: S608 - a constant
-                f" WHERE login = :login AND taken = 0 AND expires > :now RETURNING {_SIGN_IN}",
+                " WHERE mailbox = :mailbox AND login = :login AND taken = 0 AND expires > :now"
+                f" RETURNING {_SIGN_IN}",
+                mailbox=mailbox,
                 login=login,
                 now=now,
                 keep_until=keep_until,
@@ -73,18 +75,28 @@ class SqlRecords(Records):
 
         return await self._database.transact(work)
 
-    async def is_signing_in(self, origin: str, website: str, *, now: int) -> bool:
-        """See `Records.is_signing_in`."""
+    async def has_sign_in(self, login: bytes, *, now: int) -> bool:
+        """See `Records.has_sign_in`."""
         rows = await self._database.transact(
             lambda cursor: cursor.run(
-                "SELECT 1 FROM sign_ins"
-                " WHERE website = :website AND origin = :origin AND taken = 0 AND expires > :now LIMIT 1",
-                website=website,
-                origin=origin,
+                "SELECT 1 FROM sign_ins WHERE login = :login AND taken = 0 AND expires > :now LIMIT 1",
+                login=login,
                 now=now,
             )
         )
         return bool(rows)
+
+    async def origin_of(self, website: str, *, now: int) -> str | None:
+        """See `Records.origin_of`."""
+        rows = await self._database.transact(
+            lambda cursor: cursor.run(
+                "SELECT origin FROM sign_ins WHERE website = :website AND taken = 0 AND expires > :now"
+                " ORDER BY begun DESC LIMIT 1",
+                website=website,
+                now=now,
+            )
+        )
+        return str(rows[0][0]) if rows else None
 
     # Links and codes
 
@@ -271,7 +283,7 @@ class SqlRecords(Records):
                     )
                 )
                 for table, key, end in (
-                    ("sign_ins", "login", "kept_until"),
+                    ("sign_ins", "mailbox", "kept_until"),
                     ("codes", "digest", "expires"),
                     ("sessions", "digest", "expires"),
                     ("sessions", "digest", "idle_until"),
@@ -305,11 +317,11 @@ def _session(row: Row) -> Session:
 
 
 def _sign_in(row: Row, login: bytes) -> SignIn | None:
-    kept, mailbox, website, origin, nonce, begun, expires = row
+    mailbox, kept, website, origin, nonce, begun, expires = row
     if not hmac.compare_digest(_bytes(kept), login):
         return None
     hashed = None if nonce is None else _bytes(nonce)
-    return SignIn(login, str(mailbox), str(website), str(origin), hashed, _int(begun), _int(expires))
+    return SignIn(str(mailbox), login, str(website), str(origin), hashed, _int(begun), _int(expires))
 
 
 def _int(value: object) -> int:

@@ -123,7 +123,7 @@ async def test_every_older_version_is_brought_up_to_date_and_keeps_its_rows(
     await records.open()
     found = await records.session(DIGEST, now=NOW)
     assert (found is not None) == (version > 0)
-    assert not await records.is_signing_in("https://shop.example", "nobody", now=NOW)
+    assert await records.origin_of("nobody", now=NOW) is None
     await records.aclose()
     assert raw.run("SELECT version FROM schema_version") == [(2,)]
 

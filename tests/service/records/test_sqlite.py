@@ -22,7 +22,7 @@ async def main():
     records = SqliteRecords(sys.argv[1])
     for number in range(1_000_000):
         digest = hashlib.sha256(str(number).encode()).digest()
-        await records.add_sign_in(SignIn(digest, str(number), "p", "o", None, 1, 300), now=1, most=10**9)
+        await records.add_sign_in(SignIn(str(number), digest, "p", "o", None, 1, 300), now=1, most=10**9)
         print(number, flush=True)
 
 trio.run(main)
@@ -44,16 +44,16 @@ async def test_a_kill_loses_no_acknowledged_write(tmp_path: Path) -> None:
     records = SqliteRecords(path)
     for number in range(acknowledged + 1):
         digest = hashlib.sha256(str(number).encode()).digest()
-        assert await records.take_sign_in(digest, now=1, keep_until=2) is not None, number
+        assert await records.take_sign_in(str(number), digest, now=1, keep_until=2) is not None, number
     await records.aclose()
 
 
 async def test_two_processes_share_a_file(tmp_path: Path) -> None:
     first, second = SqliteRecords(tmp_path / "records.db"), SqliteRecords(tmp_path / "records.db")
-    sign_in = SignIn(b"a" * 32, "m", "p", "o", None, 1, 300)
+    sign_in = SignIn("m", b"a" * 32, "p", "o", None, 1, 300)
     assert await first.add_sign_in(sign_in, now=1, most=9) is Outcome.ADDED
-    assert await second.take_sign_in(b"a" * 32, now=1, keep_until=9) == sign_in
-    assert await first.take_sign_in(b"a" * 32, now=1, keep_until=9) is None
+    assert await second.take_sign_in("m", b"a" * 32, now=1, keep_until=9) == sign_in
+    assert await first.take_sign_in("m", b"a" * 32, now=1, keep_until=9) is None
     await first.aclose()
     await second.aclose()
 

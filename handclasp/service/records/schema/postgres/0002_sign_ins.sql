@@ -1,6 +1,6 @@
 CREATE TABLE sign_ins (
-    login BYTEA NOT NULL PRIMARY KEY,
-    mailbox TEXT NOT NULL UNIQUE,
+    mailbox TEXT NOT NULL PRIMARY KEY,
+    login BYTEA NOT NULL,
     website TEXT NOT NULL,
     origin TEXT NOT NULL,
     nonce BYTEA,
@@ -10,6 +10,7 @@ CREATE TABLE sign_ins (
     taken BIGINT NOT NULL
 );
 
+CREATE INDEX sign_ins_by_login ON sign_ins (login);
 CREATE INDEX sign_ins_by_website ON sign_ins (website);
 CREATE INDEX sign_ins_by_end ON sign_ins (kept_until);
 
