@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import anyio
 
 from .asgi import Receive, Request, Scope, Send
+from .attesting import Attestations
 from .exchange import Exchange
 from .frames import Refused
 from .journal import describe
@@ -32,6 +33,7 @@ class SignalingApp:
         self._settings = settings
         mailboxes = Exchange(settings)
         self._routes = Routes(mailboxes)
+        self._attestations = Attestations(settings)
         self._switchboards: Mapping[str, Switchboard] = {
             "/ws": mailboxes,
             "/peers": PresenceExchange(settings),
@@ -94,7 +96,10 @@ class SignalingApp:
 
     async def _serve_request(self, request: Request, receive: Receive, send: Send) -> None:
         try:
-            answer = await self._routes.answer_untrusted(request, receive)
+            answer = self._attestations.answer_untrusted(request)
+            if answer is None:
+                answer = await self._routes.answer_untrusted(request, receive)
+                self._attestations.note_untrusted(request, answer.status)
         except ClientGone:
             return
         except Exception as exc:  # noqa: BLE001 - as above, and the client learns that it is not its fault

@@ -35,7 +35,7 @@ WELL_KNOWN = "/.well-known/handclasp"
 
 _logger = logging.getLogger("handclasp.service")
 _OK = 200
-_DROPPED = (b"content-length", b"transfer-encoding", b"cookie", b"authorization", b"origin")
+_DROPPED = (b"content-length", b"transfer-encoding", b"cookie", b"authorization")
 _DEFAULTS = Settings()
 _EIP155 = Eip155()
 
