@@ -35,5 +35,9 @@ class Database(ABC):
         """
 
     @abstractmethod
+    async def read(self, work: Callable[[Cursor], T]) -> T:
+        """As `transact`, for *work* that changes nothing and so need not wait for those that do."""
+
+    @abstractmethod
     async def aclose(self) -> None:
         """Close every connection."""

@@ -83,6 +83,10 @@ class PostgresDatabase(Database):
             async with self._connection(fresh=True) as connection:
                 return await self._run(connection, _ANSWER_WITHIN, partial(_transact, connection, work))
 
+    async def read(self, work: Callable[[Cursor], T]) -> T:
+        """See `Database.read`. Readers wait for nobody in PostgreSQL."""
+        return await self.transact(work)
+
     async def aclose(self) -> None:
         """See `Database.aclose`."""
         idle, self._idle = self._idle, []

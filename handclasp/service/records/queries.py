@@ -77,7 +77,7 @@ class SqlRecords(Records):
 
     async def has_sign_in(self, login: bytes, *, now: int) -> bool:
         """See `Records.has_sign_in`."""
-        rows = await self._database.transact(
+        rows = await self._database.read(
             lambda cursor: cursor.run(
                 "SELECT 1 FROM sign_ins WHERE login = :login AND taken = 0 AND expires > :now LIMIT 1",
                 login=login,
@@ -88,7 +88,7 @@ class SqlRecords(Records):
 
     async def origin_of(self, website: str, *, now: int) -> str | None:
         """See `Records.origin_of`."""
-        rows = await self._database.transact(
+        rows = await self._database.read(
             lambda cursor: cursor.run(
                 "SELECT origin FROM sign_ins WHERE website = :website AND taken = 0 AND expires > :now"
                 " ORDER BY begun DESC LIMIT 1",
@@ -174,7 +174,7 @@ class SqlRecords(Records):
 
     async def session(self, digest: bytes, *, now: int) -> Session | None:
         """See `Records.session`."""
-        rows = await self._database.transact(
+        rows = await self._database.read(
             lambda cursor: cursor.run(
                 f"SELECT {_SESSION} FROM sessions"  # noqa: S608 - a constant
                 " WHERE digest = :digest AND expires > :now AND idle_until > :now",
@@ -220,7 +220,7 @@ class SqlRecords(Records):
 
     async def sessions_of(self, account: str, *, now: int) -> Sequence[Session]:
         """See `Records.sessions_of`."""
-        rows = await self._database.transact(
+        rows = await self._database.read(
             lambda cursor: cursor.run(
                 f"SELECT {_SESSION} FROM sessions"  # noqa: S608 - a constant
                 " WHERE account = :account AND expires > :now AND idle_until > :now"
@@ -247,7 +247,7 @@ class SqlRecords(Records):
 
     async def devices_of(self, account: str) -> Sequence[Device]:
         """See `Records.devices_of`."""
-        rows = await self._database.transact(
+        rows = await self._database.read(
             lambda cursor: cursor.run(
                 "SELECT account, peer, first_linked, last_linked FROM devices"
                 " WHERE account = :account ORDER BY last_linked DESC, peer",

@@ -52,8 +52,12 @@ class SqliteDatabase(Database):
 
     async def transact(self, work: Callable[[Cursor], T]) -> T:
         """See `Database.transact`."""
-        async with self._turn:  # not only the limiter: connections are closed under it
-            return await anyio.to_thread.run_sync(partial(self._transact, work), limiter=self._threads)
+        # IMMEDIATE: a lock that is taken later could fail in the middle, after something was read.
+        return await self._run("BEGIN IMMEDIATE", work)
+
+    async def read(self, work: Callable[[Cursor], T]) -> T:
+        """See `Database.read`. It sees what was there when it began, and no writer holds it up."""
+        return await self._run("BEGIN", work)
 
     async def aclose(self) -> None:
         """See `Database.aclose`."""
@@ -62,11 +66,15 @@ class SqliteDatabase(Database):
             if connection is not None:
                 await anyio.to_thread.run_sync(connection.close, limiter=self._threads)
 
-    def _transact(self, work: Callable[[Cursor], T]) -> T:
+    async def _run(self, begin: str, work: Callable[[Cursor], T]) -> T:
+        async with self._turn:  # not only the limiter: connections are closed under it
+            return await anyio.to_thread.run_sync(partial(self._transact, begin, work), limiter=self._threads)
+
+    def _transact(self, begin: str, work: Callable[[Cursor], T]) -> T:
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            return _in_transaction(self._connection, work)
+            return _in_transaction(self._connection, begin, work)
         except sqlite3.OperationalError as exc:
             raise RecordsUnavailable(f"the database did not answer: {exc}") from exc
         except sqlite3.DatabaseError as exc:
@@ -93,7 +101,9 @@ class SqliteDatabase(Database):
             connection.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut, too
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA trusted_schema = OFF")
-            _in_transaction(connection, lambda cursor: migrate(cursor, migrations("sqlite")))
+            _in_transaction(
+                connection, "BEGIN IMMEDIATE", lambda cursor: migrate(cursor, migrations("sqlite"))
+            )
         except BaseException:
             connection.close()
             raise
@@ -122,8 +132,8 @@ class _SqliteCursor:
         return self._connection.execute(sql, values).fetchall()
 
 
-def _in_transaction(connection: sqlite3.Connection, work: Callable[[Cursor], T]) -> T:
-    connection.execute("BEGIN IMMEDIATE")  # a later lock could fail in the middle, after something was read
+def _in_transaction(connection: sqlite3.Connection, begin: str, work: Callable[[Cursor], T]) -> T:
+    connection.execute(begin)
     try:
         result = work(_SqliteCursor(connection))
         connection.execute("COMMIT")

@@ -267,7 +267,7 @@ async def test_the_database_may_fail_and_the_client_is_told_to_try_again(tmp_pat
     await locker.open()
     locker._database._connection.execute("BEGIN IMMEDIATE")
     app.sessions.records._database._connection.execute("PRAGMA busy_timeout = 1")
-    assert (await browser.get("/session")).error == (503, "unavailable")
+    assert (await browser.post("/session/rotate")).error == (503, "unavailable")
     locker._database._connection.execute("ROLLBACK")
     assert (await browser.get("/session")).status == 200
     await locker.aclose()
