@@ -33,13 +33,13 @@ def test_reading_and_checking_a_message_does_not_load_eth_account() -> None:
 from handclasp.accounts import Expectation, SignInMessage, check
 message = SignInMessage.from_text_untrusted({text!r})
 expectation = Expectation(
-    domain=message.domain, uri=message.uri, nonce=message.nonce, chain_ids=frozenset({{1}}),
+    domain=message.domain, uri=message.uri, nonce=message.nonce, chain_ids=frozenset({{message.chain_id}}),
     request_id=None, resources=(), address=message.address,
 )
 check(message, expectation, now=message.issued_at)
 """
     )
-    assert {"handclasp.accounts.siwe", "eth_hash"} <= loaded
+    assert {"handclasp.accounts.siwx", "eth_hash"} <= loaded
     assert not loaded & {"eth_account", "eth_keys"}
 
 
