@@ -70,6 +70,7 @@ class Eip155Verifier:
         asked = contracts.question(
             contracts.text_digest(encode(text)), signature if prepared is None else prepared.signature
         )
+        accepted = None
         with move_on_after(self._deadline) as scope:
             accepted = await _accepts(self._reader, AccountId(account.chain, address), asked, prepared)
         if scope.cancelled_caught:

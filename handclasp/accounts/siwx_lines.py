@@ -62,7 +62,8 @@ class Lines:
             raise LinkRefused("message", "does not begin as EIP-4361 and CAIP-122 demand")
         origin, blockchain = match.groups()
         scheme, separator, domain = origin.partition("://")
-        return _BY_BLOCKCHAIN[blockchain], *((scheme, domain) if separator else (None, origin))
+        profile = _BY_BLOCKCHAIN[blockchain]
+        return (profile, scheme, domain) if separator else (profile, None, origin)
 
     def take_statement(self, profile: Profile) -> str | None:
         """The statement between its empty lines, or None if as many stand there as the profile demands."""
