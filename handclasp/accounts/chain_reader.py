@@ -27,8 +27,8 @@ MAX_REPLY: Final = 1024 * 1024
 GAS: Final = 30_000_000
 """Gas for one call: what a whole block had for years, a second of a node's time, ten costly verifications."""
 
-_HEX: Final = re.compile(r"0x(?:[0-9a-f]{2})*", re.IGNORECASE)
-_QUANTITY: Final = re.compile(r"0x(?:0|[1-9a-f][0-9a-f]{0,15})", re.IGNORECASE)
+_HEX: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
+_QUANTITY: Final = re.compile(r"0x(?:0|[1-9a-fA-F][0-9a-fA-F]{0,15})")
 _OK: Final = 200
 # EIP-1474 and JSON-RPC 2.0 §5.1: the node did not try. Every other code says that the call failed, or is used
 # for that by some node.

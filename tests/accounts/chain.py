@@ -47,7 +47,7 @@ MISBEHAVING = {
     "a revert with the magic": f"{_MAGIC} 6020 6000 fd",
     "an invalid instruction": "fe",
     "all gas": "5b 6000 56",
-    "yes, if nobody asks": "32 15 6009 57 6000 6000 fd 5b" + f"{_MAGIC} 6020 6000 f3",  # tx.origin is zero
+    "yes, if nobody asks": "32 15 600a 57 6000 6000 fd 5b" + f"{_MAGIC} 6020 6000 f3",  # tx.origin is zero
 }
 HUGE = bytes.fromhex("62200000 6000 f3")  # returns 2 MiB
 
