@@ -224,6 +224,15 @@ async def test_a_node_that_is_not_there_is_the_worlds_fault() -> None:
                 await reader.code(CHAIN, ADDRESS)
 
 
+async def test_a_proxy_of_the_environment_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+        monkeypatch.setenv(name.lower(), "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert await asked(result("0x00")) == (b"\0", b"\0")
+
+
 async def _silent(stream: trio.SocketStream) -> None:
     async with stream:
         await trio.sleep_forever()
