@@ -28,7 +28,7 @@ _DELEGATED_BYTES: Final = 23
 # puts the question to it. Behind it stand four words (factory, account, length of the factory's data, length of
 # the question), then both of these. Its answer is four words: the preparation went through, the question went
 # through, the length of the answer, the answer's first word. It stands in memory where the four words were.
-# ERC-6492 suggests a contract of 600 bytes that decides by itself; this one leaves that to us.
+# ERC-6492 has a contract of some 1,700 bytes that decides by itself; this one leaves that to us.
 _PREPARE_AND_ASK: Final = bytes.fromhex(
     "603a 38 03 603a 6000 39"  # CODECOPY(0, 0x3a, CODESIZE - 0x3a)
     "6000 6000 6040 51 6080 6000 6000 51 5a f1"  # CALL(GAS, factory, no value, 0x80, its length, nowhere)

@@ -226,7 +226,7 @@ def test_every_transaction_is_recognised(signers: list[bytes], more: int) -> Non
     assert begins_like_transaction(transaction(*signers, more=more))
 
 
-@given(st.text(st.characters(min_codepoint=32), max_size=100))
+@given(st.text(st.characters(codec="utf-8", min_codepoint=32), max_size=100))
 def test_a_text_for_people_that_is_short_is_never_taken_for_one(text: str) -> None:
     assert signed_bytes(text) == text.encode()
 
