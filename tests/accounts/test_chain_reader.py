@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import pytest
@@ -15,6 +15,7 @@ import trio.testing
 
 from handclasp.accounts import AccountId, ChainId, ChainReader, Eip155Verifier, open_json_rpc
 from handclasp.errors import ConfigurationError, DeadlineExceeded, ServiceUnavailable
+from handclasp.testing import cancel_everywhere
 
 CHAIN = ChainId("eip155", "5")
 ADDRESS = "0x" + "11" * 20
@@ -36,15 +37,22 @@ def http(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
 
 
+async def _some(stream: trio.SocketStream) -> bytes:
+    data = await stream.receive_some()
+    if not data:
+        raise trio.BrokenResourceError
+    return bytes(data)
+
+
 async def request_of(stream: trio.SocketStream) -> dict[str, object]:
     """The JSON of one request."""
     data = b""
     while b"\r\n\r\n" not in data:
-        data += await stream.receive_some()
+        data += await _some(stream)
     head, _, body = data.partition(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
     while len(body) < length:
-        body += await stream.receive_some()
+        body += await _some(stream)
     request: dict[str, object] = json.loads(body)
     return request
 
@@ -264,6 +272,23 @@ async def test_a_node_that_never_finishes_is_waited_for_until_the_deadline(
         with pytest.raises(DeadlineExceeded, match="the node for eip155:5 did not answer in 3 seconds"):
             await verifier.verify(AccountId(CHAIN, ADDRESS), "text", "0x")
         assert trio.current_time() == pytest.approx(3, abs=0.5)
+
+
+async def _one_answer(stream: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError):
+        async with stream:
+            for value in ("0x5", "0x"):
+                await request_of(stream)
+                await stream.send_all(result(value))
+            await stream.receive_some()
+
+
+async def test_cancelling_leaves_nothing_behind() -> None:
+    async def ask(url: str) -> None:
+        async with open_json_rpc({CHAIN: url}) as reader:
+            await reader.code(CHAIN, ADDRESS)
+
+    assert await cancel_everywhere(ask, around=partial(serving, _one_answer)) > 5
 
 
 def test_it_works_on_asyncio_too() -> None:
