@@ -103,6 +103,15 @@ async def test_what_was_signed_verifies_and_nothing_else() -> None:
     assert "signature: was not made by the key" in await refusal(SIGNATURE, address=other)
 
 
+async def test_what_the_sdk_signs_verifies() -> None:
+    # npm algosdk 3.8.0: signBytes(), with the key of 32 bytes of seven
+    await verify(
+        "IuyIyxxZfUF02kxV2NXhpVixrmiVM02zAdrJYKCHegc5LSK8a6f2trBMjbzyt/cvLf1mL5wvZaWcKrDAnpstBQ==",
+        "example.com wants you to sign in with your Algorand account:",
+        "5JFGYY7CTRJAVPXVKB5RGLWF7GKUO5VOX27HXESCD3VGSFCG2IWAKDM5YU",
+    )
+
+
 @pytest.mark.parametrize("prefix", [b"", b"TX", b"mx", b"Program", b"ProgData", b"MXMX", b"arc", b"MX\n"])
 async def test_what_was_signed_as_something_else_is_refused(prefix: bytes) -> None:
     signature = base64.b64encode(KEY.sign(prefix + TEXT.encode()).signature).decode()

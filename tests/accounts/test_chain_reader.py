@@ -157,6 +157,20 @@ async def test_a_node_that_does_not_do_it_is_the_worlds_fault(reply: bytes, sent
         assert sentence in str(outcome)
 
 
+async def test_a_node_that_refuses_often_is_still_asked() -> None:
+    async def handle(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            async with stream:
+                while True:
+                    known = (await request_of(stream))["method"] == "eth_chainId"
+                    await stream.send_all(result("0x5") if known else http(b"{}", "503 Busy"))
+
+    async with serving(handle) as url, open_json_rpc({CHAIN: url}) as reader:
+        for _ in range(110):  # httpx opens at most 100 connections
+            with pytest.raises(ServiceUnavailable, match="status 503"):
+                await reader.code(CHAIN, ADDRESS)
+
+
 @pytest.mark.parametrize(
     "reply", [error(3), error(-32000), error(-32003), error(-32015), error(-32603), error(3, status="400 No")]
 )

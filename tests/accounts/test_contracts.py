@@ -37,6 +37,23 @@ def test_what_another_encoder_wrapped_is_unwrapped(factory: bytes, data: bytes, 
     assert unwrap_untrusted(wrapped(address, data, signature)) == Prepared(address, data, signature)
 
 
+def test_what_a_library_of_wallets_wrapped_is_unwrapped() -> None:
+    # npm viem 2.57.20: serializeErc6492Signature()
+    words = [
+        "000000000000000000000000cafebabecafebabecafebabecafebabecafebabe",
+        "0000000000000000000000000000000000000000000000000000000000000060",
+        "00000000000000000000000000000000000000000000000000000000000000a0",
+        "0000000000000000000000000000000000000000000000000000000000000004",
+        "deadbeef00000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000002",
+        "1234000000000000000000000000000000000000000000000000000000000000",
+        "6492649264926492649264926492649264926492649264926492649264926492",
+    ]
+    assert unwrap_untrusted(bytes.fromhex("".join(words))) == Prepared(
+        "0x" + "cafebabe" * 5, bytes.fromhex("deadbeef"), bytes.fromhex("1234")
+    )
+
+
 @pytest.mark.parametrize("signature", [b"", b"\x64\x92", MARK[:-1], MARK + b"\0", b"\0" * 65])
 def test_a_signature_without_the_mark_at_its_end_is_not_unwrapped(signature: bytes) -> None:
     assert unwrap_untrusted(signature) is None

@@ -82,6 +82,18 @@ def test_the_example_of_the_standard_is_read_field_by_field() -> None:
     )
 
 
+@pytest.mark.parametrize("origin", ["example.com", "example.com:3388", "https://example.com"])
+def test_the_examples_of_the_standard_as_it_stands_are_read(origin: str) -> None:
+    # EIP-4361 §Examples: implicit scheme, implicit scheme with a port, explicit scheme
+    text = EXAMPLE.replace("service.org", "example.com").replace("ServiceOrg", "ExampleOrg")
+    text = text.replace("example.com wants", f"{origin} wants")
+    message = SignInMessage.from_text_untrusted(text)
+    assert (message.scheme, message.domain) == (
+        ("https", "example.com") if "://" in origin else (None, origin)
+    )
+    assert str(message) == text
+
+
 def test_a_message_with_every_field_is_read_field_by_field() -> None:
     assert SignInMessage.from_text_untrusted(FULL) == SignInMessage(
         scheme="https",

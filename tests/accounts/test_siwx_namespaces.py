@@ -34,7 +34,8 @@ Resources:
 - urn:peer:website
 - urn:peer:wallet"""
 
-# Solana's profile of CAIP-122: the order of EIP-4361.
+# Solana's profile of CAIP-122: the order of EIP-4361. npm @solana/wallet-standard-util 1.1.2, which wallets use, prints
+# this, too, and one empty line where there is no statement.
 SOLANA = ETHEREUM.replace("Ethereum", "Solana").replace(
     "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2", "GwAF45zjfyGzUbd3i3hXxzGeuchzEZXwpRYHZM5912F1"
 )
