@@ -12,7 +12,6 @@ import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Protocol, cast
-from urllib.parse import urlsplit
 
 from handclasp.errors import ConfigurationError, ServiceUnavailable
 from handclasp.request_body import one_piece
@@ -81,10 +80,16 @@ async def open_json_rpc(urls: Mapping[ChainId, str]) -> AsyncGenerator[ChainRead
         yield _JsonRpc(client, dict(urls))
 
 
-def _check_url(chain: ChainId, url: str) -> None:
-    parts = urlsplit(url)
-    local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+def _check_url(chain: ChainId, text: str) -> None:
+    import httpx
+
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as exc:
+        # Without the URL: it may hold a key of the node's operator.
+        raise ConfigurationError(f"the node for {chain} is not at a URL: {exc}") from None
+    local = url.host in {"localhost", "127.0.0.1", "::1"}
+    if not url.host or (url.scheme != "https" and not (url.scheme == "http" and local)):
         raise ConfigurationError(
             f"the node for {chain} has to be at an https: URL, or at http: on this machine"
         )

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -140,11 +141,15 @@ def run_node() -> Generator[Node]:
                     break
             else:
                 pytest.fail(f"anvil ended: {said}")
+            # It goes on talking, and would stop when nobody listens.
+            listener = threading.Thread(target=process.stdout.read)
+            listener.start()
             node = Node(f"http://{line.split()[-1]}")
             yield node
             node.close()
         finally:
             process.kill()
+    listener.join()
 
 
 def _program() -> str:

@@ -182,6 +182,16 @@ async def test_a_wrapper_does_not_take_over_the_account_of_a_key(node: Node, web
         assert NOT_ACCEPTED in await website.refusal(OWNER.address, wrapped(always, b"", signature))
 
 
+@pytest.mark.parametrize("number", range(1, 18))
+async def test_a_contract_that_comes_with_the_chain_signs_in_nobody(
+    website: Website, factory: str, number: int
+) -> None:
+    # Some of them return what they are given, or 32 bytes of something.
+    address = f"0x{number:040x}"
+    for signature in ("0x", signed(), wrapped(factory, b"", signed()), wrapped(address, b"", "0x")):
+        assert "signature: " in await website.refusal(address, signature)
+
+
 async def test_an_account_that_was_deployed_meanwhile_decides_by_itself(
     node: Node, website: Website, factory: str
 ) -> None:

@@ -230,10 +230,19 @@ async def test_the_chain_is_asked_for_once_and_the_sender_is_new_for_each_call()
         "",
         "file:///x",
         "http:",
+        "https:",
+        "https://",
     ],
 )
 async def test_a_node_whose_answers_others_could_give_is_not_named(url: str) -> None:
     with pytest.raises(ConfigurationError, match="has to be at an https: URL"):
+        async with open_json_rpc({CHAIN: url}):
+            pass
+
+
+@pytest.mark.parametrize("url", ["https://[::1", "https://[x]", "https://node.example:port", "https://a\nb"])
+async def test_what_is_no_url_is_said_to_be_none(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="the node for eip155:5 is not at a URL"):
         async with open_json_rpc({CHAIN: url}):
             pass
 
