@@ -64,7 +64,7 @@ class Pairing:
             address=address,
             statement=STATEMENT,
             uri=self.invitation.origin,
-            chain_id=chain,
+            chain_id=ChainId("eip155", str(chain)),
             nonce=self.nonce,
             issued_at=now,
             expiration_time=now + LIFETIME,
@@ -80,7 +80,7 @@ class Pairing:
             statement=STATEMENT,
             uri=self.invitation.origin,
             nonce=self.nonce,
-            chain_ids=chains,
+            chain_ids=frozenset(ChainId("eip155", str(chain)) for chain in chains),
             request_id=self.invitation.mailbox,
             resources=self._resources,
         )
@@ -102,7 +102,7 @@ def verify_link_untrusted(link: bytes, pairing: Pairing, chains: frozenset[int])
     signed = SignInMessage.from_text_untrusted(message)
     check(signed, pairing.expectation(chains), now=datetime.now(UTC))
     verify_message(message, signature, signed.address)
-    return AccountId(ChainId("eip155", str(signed.chain_id)), signed.address)
+    return signed.account
 
 
 def _parse_untrusted(link: bytes) -> tuple[str, str]:
