@@ -2,7 +2,7 @@
 
 Everything that Algorand's keys sign begins with letters that say what it is: ``TX`` a transaction,
 ``Program`` a logic signature, ``MX`` a message for people. A text is signed as ``MX`` and its UTF-8 bytes,
-as the SDKs' ``signBytes`` and wallets do. ARC-60 is not spoken here: docs/decisions/0006-signatures-by-namespace.md.
+as the SDKs' ``signBytes`` and wallets do. ARC-60 is not spoken here: docs/decisions/0007-signatures-by-namespace.md.
 
 The key of an address that was rekeyed has no more say over the account, and only a node knows that.
 """

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from handclasp.errors import ConfigurationError, ServiceUnavailable
+from handclasp.jsontext import parse_json_untrusted
 from handclasp.request_body import one_piece
 
 from .caip import ChainId
@@ -140,8 +141,8 @@ class _JsonRpc:
             chain, {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         )
         try:
-            value: object = json.loads(body)
-        except (ValueError, RecursionError):
+            value = parse_json_untrusted(body)
+        except ValueError:
             raise _nonsense(chain) from None
         reply = cast("dict[str, object]", value) if isinstance(value, dict) else {}
         error, result = reply.get("error"), reply.get("result")

@@ -14,7 +14,6 @@ something is signed or verified, and what is used of it is written down in `_Acc
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import threading
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Final, NoReturn, Protocol, cast
 
 from handclasp.errors import ConfigurationError, LinkRefused, MisuseError
+from handclasp.jsontext import parse_json_untrusted
 
 from .keccak import keccak256
 from .text import encode
@@ -299,8 +299,8 @@ def _read_keystore(path: Path) -> str | None:
         return None
     try:
         text = data.decode()
-        content: object = json.loads(text)
-    except (ValueError, RecursionError):
+        content = parse_json_untrusted(text)
+    except ValueError:
         return None
     if (
         not isinstance(content, dict)

@@ -25,6 +25,7 @@ from handclasp.accounts import (
 from handclasp.discovery.signaling import Invitation
 from handclasp.errors import LinkRefused
 from handclasp.identity import PeerId
+from handclasp.jsontext import parse_json_untrusted
 
 __all__ = ["STATEMENT", "Pairing", "sign_link", "verify_link_untrusted"]
 
@@ -107,8 +108,8 @@ def verify_link_untrusted(link: bytes, pairing: Pairing, chains: frozenset[int])
 
 def _parse_untrusted(link: bytes) -> tuple[str, str]:
     try:
-        value: object = json.loads(link)
-    except (ValueError, RecursionError):
+        value = parse_json_untrusted(link)
+    except ValueError:
         raise LinkRefused("link", "is not JSON") from None
     fields = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     if fields.get("refused") == "by the person":
@@ -137,8 +138,8 @@ def check_verdict_untrusted(text: bytes) -> None:
         LinkRefused: it did not accept the link, or answered something else.
     """
     try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json_untrusted(text)
+    except ValueError:
         raise LinkRefused("verdict", "the website answered with something that is not JSON") from None
     fields = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     if fields.get("linked") is not True:
