@@ -1,5 +1,7 @@
 """Every Python block in the README and the docs runs as a test."""
 
+import os
+
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
@@ -12,3 +14,15 @@ pytest_collect_file = Sybil(
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`make matrix` prints its table."""
     parser.addoption("--table", action="store_true", help="print the matrix of tests/matrix as a table")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """``pytest -n auto``: one more than there are processors, because many tests wait for a clock."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The blocks of one page share their names, so one worker runs them."""
+    for item in items:
+        if item.path.suffix == ".md":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Generic, TypeAlias, TypeVar, TypeVarTuple, cast
+from typing import Any, TypeAlias, TypeVarTuple, cast
 
 import trio
 
 from .errors import DeadlineExceeded
 
-T = TypeVar("T")
 _Group: TypeAlias = BaseExceptionGroup[BaseException]
 Args = TypeVarTuple("Args")
 
@@ -43,31 +41,6 @@ def deadline(seconds: float, what: str) -> Generator[None]:
             yield
     except trio.TooSlowError:
         raise DeadlineExceeded(f"{what} within {seconds:.0f} s") from None
-
-
-class Result(Generic[T]):
-    """A value that a background task will have."""
-
-    def __init__(self) -> None:
-        self._ready = trio.Event()
-        self._value: list[T] = []
-
-    async def of(self, function: Callable[[*Args], Awaitable[T]], *args: *Args) -> None:
-        """Run *function* and keep what it returns; its error is the scope's."""
-        self._value.append(await function(*args))
-        self._ready.set()
-
-    async def get(self, *, within: float = math.inf) -> T:
-        """Wait for the value.
-
-        Raises:
-            DeadlineExceeded: it took longer than *within* seconds.
-        """
-        with trio.move_on_after(within):
-            await self._ready.wait()
-        if not self._value:
-            raise DeadlineExceeded(f"it took longer than {within:.0f} s")
-        return self._value[0]
 
 
 @asynccontextmanager

@@ -1,4 +1,3 @@
-import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -7,7 +6,7 @@ import trio
 import trio.testing
 
 from handclasp.errors import DeadlineExceeded
-from handclasp.scope import Result, deadline, open_scope
+from handclasp.scope import deadline, open_scope
 
 
 class Broken(Exception):
@@ -323,70 +322,6 @@ async def test_a_timeout_around_a_scope_is_a_timeout(autojump_clock: trio.testin
             scope.start_soon(trio.sleep_forever)
             await trio.sleep_forever()
     assert autojump_clock.current_time() == pytest.approx(5)
-
-
-# --- results ---
-
-
-async def test_a_result_is_there_for_everyone_who_waits_and_stays() -> None:
-    async def compute(number: int) -> int:
-        await trio.testing.wait_all_tasks_blocked()
-        return number + 1
-
-    answers: list[int] = []
-
-    async def ask() -> None:
-        answers.append(await result.get())
-
-    result = Result[int]()
-    async with open_scope() as scope:
-        scope.start_soon(result.of, compute, 41)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask)
-            nursery.start_soon(ask)
-        assert await result.get(within=0) == 42
-    assert answers == [42, 42]
-
-
-async def test_a_result_of_none_is_a_result() -> None:
-    result = Result[None]()
-    async with open_scope() as scope:
-        scope.start_soon(result.of, trio.lowlevel.checkpoint)
-        assert await result.get(within=math.inf) is None
-
-
-async def test_a_result_that_is_late_is_deadline_exceeded_and_can_be_waited_for_again(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    async def compute() -> str:
-        await trio.sleep(20)
-        return "late"
-
-    result = Result[str]()
-    async with open_scope() as scope:
-        scope.start_soon(result.of, compute)
-        with pytest.raises(DeadlineExceeded, match="longer than 15 s"):
-            await result.get(within=15)
-        assert autojump_clock.current_time() == pytest.approx(15)
-        assert await result.get(within=15) == "late"
-        assert autojump_clock.current_time() == pytest.approx(20)
-
-
-async def test_the_error_of_a_result_is_the_scopes() -> None:
-    error = Broken("no result")
-    result = Result[None]()
-    with pytest.raises(Broken) as caught:  # noqa: PT012
-        async with open_scope() as scope:
-            scope.start_soon(result.of, fail, error)
-            await result.get()
-    assert caught.value is error
-
-
-async def test_waiting_for_a_result_can_be_cancelled() -> None:
-    with trio.CancelScope() as outside:
-        outside.cancel()
-        await Result[None]().get(within=5)
-    assert outside.cancelled_caught
 
 
 # --- deadlines ---
