@@ -15,7 +15,7 @@ run: $(VENV)/.run ## set up and run the demonstration; make run ARGS=--once ends
 	@$(BIN)/handclasp demo $(ARGS)
 
 test: $(VENV)/.test libp2p anvil ## set up and run the tests; make test ARGS='-k invitation'
-	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(VENV)/.check lint types docs test ## everything that has to hold before a commit
 
