@@ -23,6 +23,11 @@ _SERVER_LOGGERS = (
 )
 
 
+#: What uvicorn takes for a fault of the application: a handshake that was answered with an HTTP error. A flood of
+#: handshakes would fill the log with it.
+_REFUSED = "ASGI callable returned without completing handshake."
+
+
 def describe(exc: BaseException) -> str:
     """The types and places of *exc* and of those that it holds."""
     if isinstance(exc, BaseExceptionGroup):
@@ -52,4 +57,4 @@ def _tells_failures_only(record: logging.LogRecord) -> bool:
     if record.exc_info is not None and record.exc_info[1] is not None:
         record.exc_text = describe(record.exc_info[1])
         record.exc_info = None
-    return record.levelno >= logging.WARNING
+    return record.levelno >= logging.WARNING and record.msg != _REFUSED
