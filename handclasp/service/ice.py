@@ -26,29 +26,21 @@ class IceServers:
         self._settings = settings
         self._clock = clock
 
-    def public(self) -> dict[str, object]:
-        """Those that anybody may use, for somebody who has no partner yet."""
-        servers = [{"urls": list(self._settings.stun)}] if self._settings.stun else []
-        return {"ice_servers": servers, "expires_in": round(self._settings.life)}
+    def answer(self, party: bytes, *, is_claimed: bool) -> dict[str, object]:
+        """The body of ``GET /ice`` for one party of a mailbox; relays only once the two have met.
 
-    def for_party(self, party: bytes) -> dict[str, object]:
-        """All of them, for one party of a claimed mailbox.
-
-        The name in the credential stays the same for a party, so that the TURN server's quotas count, and leads
+        Anybody can open a mailbox, and whoever gets a password can use the relay for anything: so it takes two.
+        The name in the password stays the same for a party, so that the TURN server's quotas count, and leads
         nowhere: it is a keyed hash of *party*.
         """
-        answer = self.public()
-        secret = self._settings.secret
-        if not self._settings.turn or secret is None:
-            return answer
-        key = secret.reveal()
-        name = hmac.new(key, b"handclasp/1 turn name" + party, hashlib.sha256).hexdigest()[:16]
-        username = f"{int(self._clock() + self._settings.life)}:{name}"
-        credential = base64.b64encode(hmac.digest(key, username.encode(), "sha1")).decode()
-        relays = {"urls": list(self._settings.turn), "username": username, "credential": credential}
-        return {**answer, "ice_servers": [*_servers_of(answer), relays]}
-
-
-def _servers_of(answer: dict[str, object]) -> list[object]:
-    servers = answer["ice_servers"]
-    return [*servers] if isinstance(servers, list) else []
+        settings, servers = self._settings, list[dict[str, object]]()
+        if settings.stun:
+            servers.append({"urls": list(settings.stun)})
+        if settings.turn and settings.secret is not None and is_claimed:
+            key = settings.secret.reveal()
+            name = hmac.new(key, b"handclasp/1 turn name" + party, hashlib.sha256).hexdigest()[:16]
+            username = f"{int(self._clock() + settings.life)}:{name}"
+            credential = base64.b64encode(hmac.digest(key, username.encode(), "sha1")).decode()
+            servers.append({"urls": list(settings.turn), "username": username, "credential": credential})
+        more = bool(settings.turn) and not is_claimed
+        return {"ice_servers": servers, "expires_in": int(settings.life), "more": more}

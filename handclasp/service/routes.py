@@ -187,7 +187,7 @@ class Routes:
         token = parse_bearer_untrusted(request.headers.get(b"authorization"))
         with self._exchange.at_work() as (hub, now):
             is_claimed, party = hub.ask_as_party(token, now)
-        return Answer(200, self._ice.for_party(party) if is_claimed else self._ice.public(), [])
+        return Answer(200, self._ice.answer(party, is_claimed=is_claimed), [])
 
     async def preflight(self, _request: Request, _body: Body) -> Answer:
         """``OPTIONS``: every website may use the service (Fetch standard §3.2)."""
