@@ -68,10 +68,10 @@ class Session:
             with line.writing:
                 while True:
                     frame = await line.next()
-                    await self._send({"type": "websocket.send", "text": frame.text})
+                    await self._deliver({"type": "websocket.send", "text": frame.text})
                     self._traffic.frames_out += 1
                     if frame.close_status is not None:
-                        await self._send(
+                        await self._deliver(
                             {
                                 "type": "websocket.close",
                                 "code": frame.close_status,
@@ -82,3 +82,11 @@ class Session:
         except OSError:  # ASGI: the client is gone
             _logger.debug("a socket broke while it was written to")
         everything.cancel()
+
+    async def _deliver(self, event: dict[str, object]) -> None:
+        try:
+            await self._send(event)
+        except RuntimeError:
+            # What uvicorn says when it has closed the socket itself, because what came is no WebSocket frame, and
+            # the disconnect is still on its way to us.
+            raise BrokenPipeError from None
