@@ -12,8 +12,11 @@ pytest_collect_file = Sybil(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make matrix` prints its table."""
+    """`make matrix` prints its table; attacks on the service come in a number that takes seconds, or in full."""
     parser.addoption("--table", action="store_true", help="print the matrix of tests/matrix as a table")
+    parser.addoption(
+        "--thorough", action="store_true", help="attack the service with the full numbers: minutes"
+    )
 
 
 def pytest_xdist_auto_num_workers() -> int:
