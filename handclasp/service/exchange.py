@@ -94,6 +94,7 @@ class Exchange(Switchboard):
         self.settings = settings
         self._hub = Hub(settings)
         self.timer = Timer(self._tick, self._hub.next_deadline)
+        self.population = self._hub.population
         self._lines: dict[int, MailboxLine] = {}
         self._empty: anyio.Event | None = None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+from .buckets import Buckets
 from .frames import (
     PUBLISHER,
     Accepted,
@@ -32,7 +33,7 @@ from .frames import (
     Subscribe,
     Topic,
 )
-from .mailbox import GONE, Due, Happening, Mailbox, Party, Timetable, digest
+from .mailbox import GONE, Due, Happening, Mailbox, Party, State, Timetable, digest
 from .seats import ORDER, Delivery, Effect, Note, Seat, Stage
 from .settings import Settings
 
@@ -60,6 +61,7 @@ class Hub:
         self._tokens: dict[bytes, tuple[Mailbox, Role]] = {}
         self._seats: dict[int, Seat] = {}
         self._timetable = Timetable()
+        self._messages = Buckets(settings.mailbox_burst, settings.mailbox_rate, settings.mailboxes)
         self._effects: list[Effect] = []
         self._connections = 0
         self._stored = 0
@@ -82,6 +84,10 @@ class Hub:
         """What is to be sent and noted since the last call, in order."""
         effects, self._effects = self._effects, []
         return effects
+
+    def population(self) -> tuple[int, int]:
+        """How many mailboxes there are, and how many characters are kept in them."""
+        return len(self._mailboxes), self._stored
 
     # Requests
 
@@ -113,12 +119,26 @@ class Hub:
         Raises:
             Refused: ``unauthorized``, or ``forbidden`` for a topic of the other party.
         """
+        entry = self._identify(token, now)
+        if entry[1] is not PUBLISHER[topic]:
+            raise _forbidden()
+        return entry
+
+    def ask_as_party(self, token: str | None, now: float) -> tuple[bool, bytes]:
+        """Whether the mailbox of a token is claimed, and 32 bytes that stand for the party whose token it is.
+
+        Raises:
+            Refused: ``unauthorized``; ``limit`` when it asks too often.
+        """
+        mailbox, role = self._identify(token, now)
+        self._spend(mailbox, now)
+        return mailbox.state is State.CLAIMED, mailbox.parties[role].token or b""
+
+    def _identify(self, token: str | None, now: float) -> tuple[Mailbox, Role]:
         self.tick(now)
         entry = None if token is None else self._tokens.get(digest(token))
         if entry is None:
             raise _unauthorized()
-        if entry[1] is not PUBLISHER[topic]:
-            raise _forbidden()
         return entry
 
     def publish(self, token: str | None, topic: Topic, body: str, now: float) -> None:
@@ -127,7 +147,9 @@ class Hub:
         Raises:
             Refused: as `authorize`; ``limit`` or ``full`` when there is no room for it.
         """
-        self._deliver(*self.authorize(token, topic, now), topic, body)
+        mailbox, role = self.authorize(token, topic, now)
+        self._spend(mailbox, now)
+        self._deliver(mailbox, role, topic, body)
 
     def link(self, token: str | None, nonce: str, body: str, now: float) -> None:
         """Take the nonce, then deliver the sign-in message.
@@ -136,6 +158,7 @@ class Hub:
             Refused: as `publish`; ``nonce`` alike for one that is wrong, used, expired or of another mailbox.
         """
         mailbox, role = self.authorize(token, Topic.LINK, now)
+        self._spend(mailbox, now)
         if not mailbox.take_nonce(nonce, now):
             raise Refused("nonce", "this nonce cannot be used: start again with a new invitation", 403)
         self._deliver(mailbox, role, Topic.LINK, body)
@@ -201,6 +224,7 @@ class Hub:
                 mailbox = _mailbox_of(seat)
                 if seat.role is not PUBLISHER[topic]:
                     raise _forbidden()
+                self._spend(mailbox, now)
                 self._deliver(mailbox, seat.role, topic, body)
                 self._effects.append(Delivery(connection, Accepted()))
             case Close():
@@ -256,6 +280,11 @@ class Hub:
             self._note(mailbox, "crowded")
             for party in mailbox.parties.values():
                 self._send(party, Crowded())
+
+    def _spend(self, mailbox: Mailbox, now: float) -> None:
+        wait = self._messages.spend(mailbox.label, now)
+        if wait:
+            raise Refused("limit", "too many messages for this mailbox: wait a moment", 429, retry_after=wait)
 
     def _deliver(self, mailbox: Mailbox, sender: Role, topic: Topic, body: str) -> None:
         receiver = mailbox.parties[sender.other]

@@ -18,6 +18,7 @@ from handclasp.scope import open_scope
 
 from .answers import decode_untrusted, encode, object_untrusted, optional_text_of, promptly, short, text_of
 from .http import HttpClient, open_http
+from .ice import Offered, offered_untrusted
 from .moments import Moment, Watcher
 from .websocket import CLOSE_TIMEOUT, ServiceSocket, open_socket
 
@@ -74,7 +75,8 @@ Event: TypeAlias = Incoming | Presence | Crowded
 class Mailbox:
     """Made by `open_mailbox` (website) or `claim_mailbox` (wallet)."""
 
-    def __init__(self, socket: ServiceSocket, http: HttpClient) -> None:
+    def __init__(self, service: str, socket: ServiceSocket, http: HttpClient) -> None:
+        self._service = service
         self._socket = socket
         self._http = http
         self._token: str | None = None
@@ -134,6 +136,21 @@ class Mailbox:
         """
         nonce = await self.nonce()
         await self._http.request("POST", "/link", self._token, {"nonce": nonce, "body": encode(body)})
+
+    async def ice_servers(self) -> Offered:
+        """The STUN and TURN servers that the service has for this party.
+
+        Raises:
+            ServiceRefused: it declined, or answers what makes no sense.
+            ServiceUnavailable: it went away, or does not answer.
+        """
+        if self._token is None:
+            await self.wait_ready()
+        answer = await self._http.request("GET", "/ice", self._token, None)
+        try:
+            return offered_untrusted(answer, self._service)
+        except ProtocolViolation as exc:
+            raise ServiceRefused("malformed", f"the service answered GET /ice with {exc}") from None
 
     async def receive(self) -> Event:
         """Wait for the next event.
@@ -252,7 +269,7 @@ async def claim_mailbox(service: str, mailbox: str) -> AsyncGenerator[Mailbox]:
 async def _open_mailbox(service: str, http: HttpClient) -> AsyncGenerator[Mailbox]:
     """Connect the WebSocket and read from it while the block runs."""
     async with open_socket(service, "/ws") as socket, open_scope() as scope:
-        mailbox = Mailbox(socket, http)
+        mailbox = Mailbox(service, socket, http)
         scope.start_soon(mailbox.pump)
         try:
             yield mailbox

@@ -17,6 +17,7 @@ from handclasp.node import Node
 from handclasp.protocols.jsonrpc import METHOD_NOT_FOUND, open_jsonrpc
 from handclasp.scope import Result, deadline, open_scope
 
+from .connecting import Connecting
 from .link import DECLINED, Pairing, check_verdict_untrusted, sign_link
 from .origin import OriginCheck, OriginLevel
 from .sequence import Observer, Step, watch
@@ -40,7 +41,6 @@ __all__ = ["PROTOCOL", "Approver", "LinkRequest", "Proposal", "Wallet"]
 #: The protocol id of the wallet protocol (docs/protocols/wallet.md).
 PROTOCOL = "/handclasp/wallet/1.0.0"
 _HANDSHAKE_TIMEOUT = 30.0  # seconds; a website is a program, it answers at once
-_CONNECT_TIMEOUT = 30.0  # seconds; the person may have agreed long after both descriptions were there
 
 
 @dataclass(frozen=True)
@@ -159,20 +159,18 @@ class Wallet:
             join(node.identity, invitation, watcher=watch(observe, wallet=True)) as session,
             open_scope() as scope,
         ):
-            connected = Result[Connection]()
-
-            async def connect() -> Connection:
-                connection = await node.connect_over(session.signaling)
-                observe(Step.WALLET_CONNECTED)
-                return connection
-
+            connecting = Connecting(node, session.signaling, lambda: observe(Step.WALLET_CONNECTED))
             level = Result[OriginLevel]()
+            scope.start_soon(connecting.run)
             scope.start_soon(level.of, lambda: self._origin_check(invitation))
-            scope.start_soon(connected.of, connect)
-            await self._prove(session, level, observe)
-            return await connected.get(within=_CONNECT_TIMEOUT)
+            async with open_scope() as deciding:
+                deciding.start_soon(connecting.watch)  # nobody goes on reading a prompt that is in vain
+                link = await self._sign(session, level, observe)
+            await self._prove(session, link, observe)
+            return await connecting.get()
 
-    async def _prove(self, session: MailboxSession, level: Result[OriginLevel], observe: Observer) -> None:
+    async def _sign(self, session: MailboxSession, level: Result[OriginLevel], observe: Observer) -> bytes:
+        """The link, once the person agrees."""
         invitation = session.invitation
         # Only after the handshake is the website known to be the one in the QR code.
         with deadline(_HANDSHAKE_TIMEOUT, "the website did not answer the handshake"):
@@ -185,9 +183,11 @@ class Wallet:
             raise LinkRefused("approval", "you declined")
         observe(Step.APPROVED)
         pairing = Pairing(invitation, session.identity.peer_id, await session.nonce(), handshake_hash)
-        link = await trio.to_thread.run_sync(sign_link, pairing, self._account, self._chains[0])
+        return await trio.to_thread.run_sync(sign_link, pairing, self._account, self._chains[0])
+
+    async def _prove(self, session: MailboxSession, link: bytes, observe: Observer) -> None:
         # Before the website can know that it is linked: its first stream may overtake its verdict.
-        website = self._websites[session.peer] = _Website(invitation.origin)
+        website = self._websites[session.peer] = _Website(session.invitation.origin)
         try:
             await session.post_link(link)
             observe(Step.LINK_POSTED)

@@ -141,9 +141,8 @@ async def verify_link(
     text = proof_text(expected.origin, expected.challenge, message_untrusted)
     if not PeerId.from_text_untrusted(expected.website).verify(proof_untrusted, text):
         raise LinkRefused("proof", "was not made by the key of this website's peer id")
-    account = AccountId(ChainId("eip155", str(signed.chain_id)), signed.address)
-    await verifier.verify(account, message_untrusted, signature_untrusted)
-    return VerifiedLink(account, wallet, handshake)
+    await verifier.verify(signed.account, message_untrusted, signature_untrusted)
+    return VerifiedLink(signed.account, wallet, handshake)
 
 
 def proof_text(origin: str, challenge: str, message: str) -> bytes:
@@ -165,12 +164,11 @@ def _bound_untrusted(resources: tuple[str, ...]) -> tuple[PeerId, str]:
         raise LinkRefused("resources", "name no wallet") from None
 
 
-def _eip155(chains: frozenset[str]) -> frozenset[int]:
+def _eip155(chains: frozenset[str]) -> frozenset[ChainId]:
     ids = [ChainId.from_text_untrusted(chain) for chain in chains]
-    try:
-        return frozenset(int(chain.reference) for chain in ids if chain.namespace == "eip155")
-    except ValueError:
-        raise ConfigurationError("chains: an eip155 chain is named by its decimal id") from None
+    if any(chain.namespace == "eip155" and not chain.reference.isdecimal() for chain in ids):
+        raise ConfigurationError("chains: an eip155 chain is named by its decimal id")
+    return frozenset(chain for chain in ids if chain.namespace == "eip155")
 
 
 def _sha256(text: str) -> bytes:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from handclasp.accounts import AccountId, LocalAccount
+from handclasp.accounts import AccountId, ChainId, LocalAccount
 from handclasp.errors import LinkRefused
 from handclasp.identity import Identity
 from handclasp.protocols.wallet import link as wallets
@@ -71,7 +71,7 @@ def test_wallets_and_servers_have_the_same_statement() -> None:
         ("domain", "evil.example"),
         ("statement", "Give me everything."),
         ("uri", "https://shop.example/other"),
-        ("chain_id", 137),
+        ("chain_id", ChainId("eip155", "137")),
         ("nonce", "1" * 32),
         ("issued_at", NOW + timedelta(seconds=61)),
         ("issued_at", NOW - timedelta(seconds=61)),
