@@ -7,7 +7,8 @@ goodbye; elsewhere the sockets do the first, and `SignalingApp.shut_down` is the
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 
@@ -20,6 +21,7 @@ from .presence.exchange import PresenceExchange
 from .routes import ClientGone, Routes, check_url_untrusted, finished, refusal
 from .session import Session
 from .settings import Settings
+from .state import State
 
 _logger = logging.getLogger("handclasp.service")
 _DEFAULTS = Settings()
@@ -28,9 +30,9 @@ _DEFAULTS = Settings()
 class SignalingApp:
     """One service with its mailboxes and peers; made by `create_app`. Belongs to the event loop that uses it first."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, state: State | None = None) -> None:
         self._settings = settings
-        mailboxes = Exchange(settings)
+        mailboxes = Exchange(settings, state)
         self._routes = Routes(mailboxes)
         self._switchboards: Mapping[str, Switchboard] = {
             "/ws": mailboxes,
@@ -64,7 +66,7 @@ class SignalingApp:
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         timers = [switchboard.timer for switchboard in self._switchboards.values()]
-        async with anyio.create_task_group() as tasks:
+        async with self._background(), anyio.create_task_group() as tasks:
             for timer in timers:
                 tasks.start_soon(timer.run)
                 timer.is_kept = True
@@ -77,6 +79,13 @@ class SignalingApp:
                     timer.is_kept = False
                 tasks.cancel_scope.cancel()
         await send({"type": "lifespan.shutdown.complete"})
+
+    @asynccontextmanager
+    async def _background(self) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            for switchboard in self._switchboards.values():
+                await stack.enter_async_context(switchboard.running())
+            yield
 
     async def _serve_socket(self, request: Request, receive: Receive, send: Send) -> None:
         await receive()
@@ -104,9 +113,11 @@ class SignalingApp:
         await send({"type": "http.response.body", "body": answer.content(), "more_body": False})
 
 
-def create_app(settings: Settings = _DEFAULTS) -> SignalingApp:
-    """Make a service of its own: its mailboxes and peers are in this object and nowhere else.
+def create_app(settings: Settings = _DEFAULTS, *, state: State | None = None) -> SignalingApp:
+    """Make a service. It may be mounted below any path.
 
-    It may be mounted below any path. Run it in one process: two would not know each other's.
+    Without *state* its mailboxes and peers are in this object and nowhere else: run it in one process. With one, its
+    mailboxes are there (`handclasp.service.state`), and any number of processes with the same state are one service:
+    each serves any client. That needs a server with lifespan; in one without, nothing can be opened.
     """
-    return SignalingApp(settings)
+    return SignalingApp(settings, state)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import anyio
 
 from .asgi import Request
-from .frames import End, Error, Refused, ServerFrame
-from .hub import Hub
+from .frames import Claim, ClientFrame, End, Error, Refused, ServerFrame, Subscribe, Topic
+from .hub import KEY_DIGITS, Challenge, Hub
 from .lines import Line, Outgoing, Switchboard, Timer
-from .seats import Delivery
+from .replication import Replication
+from .seats import Delivery, Ticket
 from .settings import Settings
+from .state import State
 from .strict import malformed
 from .wire import encode_frame, parse_frame_untrusted
 
@@ -31,6 +33,7 @@ class MailboxLine(Line):
         self._room = exchange.settings.outbox
         self._frames: deque[ServerFrame] = deque()
         self._filled: anyio.Event | None = None
+        self._answered: anyio.Event | None = None
         self._finished = False
 
     @property
@@ -57,6 +60,8 @@ class MailboxLine(Line):
         self._frames.append(frame)
         if self._filled is not None:
             self._filled.set()
+        if self._answered is not None:
+            self._answered.set()
         return True
 
     def receive_untrusted(self, text: str | None) -> None:
@@ -68,8 +73,14 @@ class MailboxLine(Line):
         except Refused as refused:
             self.refuse(refused)
         else:
-            with self._exchange.at_work() as (hub, now):
-                hub.receive(self._connection, frame, now)
+            self._exchange.receive(self._connection, frame)
+
+    async def settled(self) -> None:
+        """See `Line.settled`."""
+        await super().settled()
+        while not self._finished and self._exchange.is_busy(self._connection):
+            self._answered = anyio.Event()
+            await self._answered.wait()
 
     def refuse(self, refused: Refused) -> None:
         """See `Line.refuse`."""
@@ -90,21 +101,85 @@ class MailboxLine(Line):
 class Exchange(Switchboard):
     """Drives a `Hub` for any number of sockets and requests of one event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, state: State | None = None) -> None:
         self.settings = settings
-        self._hub = Hub(settings)
-        self.timer = Timer(self._tick, self._hub.next_deadline)
+        self._replication = None if state is None else Replication(state, settings)
+        self._hub = Hub(settings) if self._replication is None else self._replication.hub
+        self._now = anyio.current_time if self._replication is None else self._replication.clock
+        self.is_busy = self._hub.is_busy
+        self.timer = Timer(self._tick, self._hub.next_deadline, self._now)
         self._lines: dict[int, MailboxLine] = {}
         self._empty: anyio.Event | None = None
 
     @contextmanager
     def at_work(self) -> Generator[tuple[Hub, float]]:
         """The hub and the time; what it did is carried out when the block ends, also by an error."""
-        now = anyio.current_time()
+        now = self._now()
         try:
             yield self._hub, now
         finally:
             self._carry_out(now)
+
+    # Requests
+
+    async def open(self, mailbox_id: str) -> Challenge:
+        """Open a mailbox.
+
+        Raises:
+            Refused: see `Hub.open`.
+        """
+        if self._replication is not None:
+            return await self._replication.open(mailbox_id)
+        with self.at_work() as (hub, now):
+            return hub.open(mailbox_id, now)
+
+    @asynccontextmanager
+    async def authorized(self, token: str | None, topic: Topic) -> AsyncGenerator[None]:
+        """For the length of the block, the mailbox of *token* is at hand.
+
+        Raises:
+            Refused: see `Hub.authorize`.
+        """
+        async with AsyncExitStack() as stack:
+            if self._replication is not None and token is not None:
+                await stack.enter_async_context(self._replication.held(token[:KEY_DIGITS]))
+            with self.at_work() as (hub, now):
+                hub.authorize(token, topic, now)
+            yield
+
+    async def publish(self, token: str | None, topic: Topic, body: str, n: int) -> None:
+        """Deliver one message, inside `authorized`.
+
+        Raises:
+            Refused: see `Hub.publish`.
+        """
+        with self.at_work() as (hub, now):
+            ticket = hub.publish(token, topic, body, now, n=n)
+        await _answer_to(ticket)
+
+    async def link(self, token: str | None, nonce: str, body: str, n: int) -> None:
+        """Take the nonce and deliver the sign-in message, inside `authorized`.
+
+        Raises:
+            Refused: see `Hub.link`.
+        """
+        with self.at_work() as (hub, now):
+            ticket = hub.link(token, nonce, body, now, n=n)
+        await _answer_to(ticket)
+
+    # Sockets
+
+    def receive(self, connection: int, frame: ClientFrame) -> None:
+        """Take in a frame of a socket."""
+        with self.at_work() as (hub, now):
+            if (
+                self._replication is not None
+                and isinstance(frame, Subscribe | Claim)
+                and hub.is_new(connection)
+            ):
+                self._replication.begin(connection, frame)
+            else:
+                hub.receive(connection, frame, now)
 
     @contextmanager
     def open_line(self, request: Request) -> Generator[MailboxLine]:  # noqa: ARG002 - the first frame says it all
@@ -123,13 +198,26 @@ class Exchange(Switchboard):
             if self._empty is not None and not self._lines:
                 self._empty.set()
 
+    # Beginning and end
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """See `Switchboard.running`."""
+        if self._replication is None:
+            yield
+            return
+        async with self._replication.run(lambda: self._carry_out(self._now())):
+            yield
+
     async def shut_down(self) -> None:
         """See `Switchboard.shut_down`."""
-        with self.at_work() as (hub, _):
-            hub.shutdown()
+        with self.at_work() as (hub, now):
+            hub.shutdown(now)
         if self._lines:  # each has its last frame now, and with it a deadline
             self._empty = self._empty or anyio.Event()
             await self._empty.wait()
+        if self._replication is not None:
+            await self._replication.flush()
 
     def _tick(self, now: float) -> None:
         self._hub.tick(now)
@@ -145,6 +233,14 @@ class Exchange(Switchboard):
                 if line is not None and not line.put(effect.frame, replayed=effect.replayed):
                     self._hub.refuse(effect.connection, _slow(), now)
         self.timer.look_again()
+
+
+async def _answer_to(ticket: Ticket) -> None:
+    if not ticket.is_answered:
+        answered = anyio.Event()
+        ticket.wake = answered.set
+        await answered.wait()  # `replication` gives up in time
+        ticket.check()
 
 
 def _slow() -> Refused:

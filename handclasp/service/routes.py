@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeAlias, cast
@@ -140,17 +141,15 @@ class Routes:
     async def challenge_untrusted(self, request: Request, _body: Body) -> Answer:
         """``GET /challenge``: open a mailbox."""
         mailbox = parse_challenge_untrusted(request.query)
-        with self._exchange.at_work() as (hub, now):
-            challenge = hub.open(mailbox, now)
+        challenge = await self._exchange.open(mailbox)
         fields = {"token": challenge.token, "nonce": challenge.nonce, "expires_in": challenge.expires_in}
         return Answer(200, fields, [])
 
     async def link_untrusted(self, request: Request, body: Body) -> Answer:
         """``POST /link``: use the nonce and sign in."""
-        token = self._authorize_untrusted(request, Topic.LINK)
-        nonce, text = parse_link_untrusted(await body.read_untrusted())
-        with self._exchange.at_work() as (hub, now):
-            hub.link(token, nonce, text, now)
+        async with self._authorized_untrusted(request, Topic.LINK) as token:
+            nonce, text, n = parse_link_untrusted(await body.read_untrusted())
+            await self._exchange.link(token, nonce, text, n)
         return Answer(200, {"ok": True}, [])
 
     async def offer_untrusted(self, request: Request, body: Body) -> Answer:
@@ -181,21 +180,20 @@ class Routes:
         return replace(answer, headers=[(b"allow", methods.encode())])  # RFC 9110 §15.5.6: a 405 names them
 
     async def _publish_untrusted(self, request: Request, body: Body, topic: Topic) -> Answer:
-        token = self._authorize_untrusted(request, topic)
-        text = parse_publish_untrusted(await body.read_untrusted())
-        with self._exchange.at_work() as (hub, now):
-            hub.publish(token, topic, text, now)
+        async with self._authorized_untrusted(request, topic) as token:
+            text, n = parse_publish_untrusted(await body.read_untrusted())
+            await self._exchange.publish(token, topic, text, n)
         return Answer(202, {"ok": True}, [])
 
-    def _authorize_untrusted(self, request: Request, topic: Topic) -> str | None:
+    @asynccontextmanager
+    async def _authorized_untrusted(self, request: Request, topic: Topic) -> AsyncGenerator[str | None]:
         """Check the token before a byte of the body is kept."""
         token = parse_bearer_untrusted(request.headers.get(b"authorization"))
-        with self._exchange.at_work() as (hub, now):
-            hub.authorize(token, topic, now)
-        media_type = (request.headers.get(b"content-type") or b"").partition(b";")[0]
-        if media_type.strip().lower() != b"application/json":
-            raise Refused("media_type", "Content-Type must be application/json", 415)
-        return token
+        async with self._exchange.authorized(token, topic):
+            media_type = (request.headers.get(b"content-type") or b"").partition(b";")[0]
+            if media_type.strip().lower() != b"application/json":
+                raise Refused("media_type", "Content-Type must be application/json", 415)
+            yield token
 
 
 #: Path and method to handler.

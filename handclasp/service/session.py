@@ -6,7 +6,6 @@ import logging
 from typing import cast
 
 import anyio
-import anyio.lowlevel
 
 from .asgi import Event, Receive, Request, Send
 from .frames import Refused
@@ -47,9 +46,7 @@ class Session:
             if event["type"] != "websocket.receive":
                 return True
             line.receive_untrusted(cast("str | None", event.get("text")))
-            # A server that has read many frames at once hands them out without a pause: let the
-            # writers of both sides run, or the receiver of a burst would look slow.
-            await anyio.lowlevel.checkpoint()
+            await line.settled()
             if not line.finished:
                 event = await self._receive()
         return False
