@@ -33,7 +33,8 @@ class MailboxLine(Line):
         self._room = exchange.settings.outbox
         self._frames: deque[ServerFrame] = deque()
         self._filled: anyio.Event | None = None
-        self._answered: anyio.Event | None = None
+        self._moved: anyio.Event | None = None
+        self._is_idle = False  # everything so far was sent, and what came since has had no chance
         self._finished = False
 
     @property
@@ -52,16 +53,18 @@ class MailboxLine(Line):
         if isinstance(frame, End | Error):
             self._finished = True
             self.writing.deadline = anyio.current_time() + self._exchange.settings.close_within
-        elif replayed:
-            self._room += 1  # a resume may bring the whole log at once: not the fault of the one who resumes
+        elif replayed or (self._is_idle and len(self._frames) >= self._room):
+            # A resume may bring the whole log at once, and so may the state after an interruption: not the fault of
+            # the one who gets it. A mailbox holds so few messages that this has an end.
+            self._room += 1
         elif len(self._frames) >= self._room:
             self._frames.clear()  # it subscribes again and gets them again
             return False
         self._frames.append(frame)
         if self._filled is not None:
             self._filled.set()
-        if self._answered is not None:
-            self._answered.set()
+        if self._moved is not None:
+            self._moved.set()
         return True
 
     def receive_untrusted(self, text: str | None) -> None:
@@ -78,9 +81,13 @@ class MailboxLine(Line):
     async def settled(self) -> None:
         """See `Line.settled`."""
         await super().settled()
-        while not self._finished and self._exchange.is_busy(self._connection):
-            self._answered = anyio.Event()
-            await self._answered.wait()
+        # Nor does a client get more answers on top of those that it has not read: it waits, and is not slow.
+        while not self._finished and (
+            len(self._frames) > self._exchange.settings.outbox // 2
+            or self._exchange.is_busy(self._connection)
+        ):
+            self._moved = anyio.Event()
+            await self._moved.wait()
 
     def refuse(self, refused: Refused) -> None:
         """See `Line.refuse`."""
@@ -91,8 +98,12 @@ class MailboxLine(Line):
         """See `Line.next`."""
         while not self._frames:
             self._filled = anyio.Event()
+            self._is_idle = True
             await self._filled.wait()
+        self._is_idle = False
         frame = self._frames.popleft()
+        if self._moved is not None:
+            self._moved.set()
         if isinstance(frame, End | Error):
             return Outgoing(encode_frame(frame), frame.close_status, frame.code)
         return Outgoing(encode_frame(frame))

@@ -145,16 +145,7 @@ class Replication(Journal):
         Raises:
             Refused: ``full``: the state is away, or there is no room here.
         """
-        mailbox = self.hub.mailbox(key)
-        while mailbox is None:
-            fetched = self._fetching.get(key)
-            if fetched is None:
-                mailbox = await self._fetch(key)
-                break
-            await fetched.wait()
-            mailbox = self.hub.mailbox(key)
-        if mailbox is not None:
-            mailbox.users += 1
+        mailbox = await self._hold(key)
         try:
             yield
         finally:
@@ -190,12 +181,24 @@ class Replication(Journal):
         except StateUnavailable:
             raise full() from None
 
+    async def _hold(self, key: str) -> Mailbox | None:
+        while (mailbox := self.hub.mailbox(key)) is None:
+            fetched = self._fetching.get(key)
+            if fetched is None:
+                return await self._fetch(key)
+            await fetched.wait()
+        mailbox.users += 1
+        return mailbox
+
     async def _fetch(self, key: str) -> Mailbox | None:
         self._fetching[key] = fetched = anyio.Event()
         self._early[key] = []
+        mailbox: Mailbox | None = None
         try:
             (rows,) = await self._state.sync([Sync(key, 0)])
             mailbox = None if rows is None else self.hub.load(key, list(map(from_row, rows)))
+            if mailbox is not None:
+                mailbox.users += 1
         except StateUnavailable:
             raise full() from None
         except ValueError:
@@ -205,9 +208,7 @@ class Replication(Journal):
             del self._fetching[key]
             fetched.set()
             self._take_early([key])
-        if mailbox is not None:
-            self.hub.empty_seats(mailbox, await self._living(mailbox), self.clock())
-        return self.hub.mailbox(key)
+        return mailbox
 
     async def _living(self, *mailboxes: Mailbox) -> set[str]:
         seats = (party.seat for mailbox in mailboxes for party in mailbox.parties.values())
