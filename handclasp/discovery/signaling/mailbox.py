@@ -10,6 +10,7 @@ invent messages, and what it says is bounded and checked like anything from the 
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 from collections import deque
@@ -35,6 +36,8 @@ _WAITING = 256  # frames that wait for a slow reader; a mailbox holds no more me
 #: Seconds that a party tries to come back before it says that the service is gone: a person waits no longer than
 #: ten, and the service keeps the place of a party for five.
 _PATIENCE = 8.0
+#: Seconds of them for one attempt: behind one address there may be an instance that hangs, and one that does not.
+_ATTEMPT = 3.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 
@@ -74,6 +77,7 @@ class Mailbox:
         self._unaccepted: dict[int, dict[str, object]] = {}
         self._told: dict[type[Event], Event] = {}
         self._let_in = False
+        self._attempt = trio.CancelScope()
         self._news = trio.Event()  # set, and replaced, at each acknowledgement
         self._over: HandclaspError | None = None
         self.connected = trio.Event()
@@ -215,10 +219,14 @@ class Mailbox:
     async def stay(self) -> None:
         """Be connected, again and again, until the mailbox is over."""
         pauses, deadline = _pauses(), None
+        why: HandclaspError
         try:
             while self._over is None:
                 self._let_in = False
-                why = await self._stay_once()
+                patience = math.inf if deadline is None else min(deadline, trio.current_time() + _ATTEMPT)
+                why = ServiceUnavailable("the signaling service does not answer")
+                with trio.CancelScope(deadline=patience) as self._attempt:
+                    why = await self._stay_once()
                 now = trio.current_time()
                 if self._let_in or deadline is None:
                     pauses, deadline = _pauses(), now + _PATIENCE
@@ -281,7 +289,7 @@ class Mailbox:
         match frame:
             case Ready(token, nonce):
                 self._token, self._nonce = token or self._token, nonce or self._nonce
-                self._let_in = True
+                self._let_in, self._attempt.deadline = True, math.inf
                 self._ready.set()
             case Accepted():
                 if line.unanswered:
