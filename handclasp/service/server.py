@@ -18,6 +18,7 @@ from .app import SignalingApp, create_app
 from .impatience import impatient_protocol
 from .journal import server_logging
 from .settings import Settings
+from .state import State
 from .strict import FRAME_LENGTH
 
 _DEFAULTS = Settings()
@@ -33,11 +34,13 @@ def serve(
     *,
     ready: Callable[[str], None] | None = None,
     settings: Settings = _DEFAULTS,
+    state: State | None = None,
     log_level: int = logging.INFO,
 ) -> None:
     """Run the service until SIGINT or SIGTERM; then every socket gets ``end`` / ``shutdown``.
 
     Port 0 takes any free port. *ready* is called with the service's URL once connections are accepted.
+    *state* is where the mailboxes are kept, if they are to outlast this process or to be shared with others.
     *log_level* is that of the logger ``handclasp.service``; where its lines go is the caller's to set up. The
     server below is kept from logging requests and frames, at any level.
 
@@ -46,7 +49,7 @@ def serve(
     Raises:
         ConfigurationError: the address cannot be listened on; the message says why.
     """
-    app = create_app(settings)
+    app = create_app(settings, state=state)
     with _listen(host, port) as listener, server_logging(log_level):
         config = uvicorn.Config(
             app,

@@ -38,7 +38,9 @@ async def two() -> AsyncGenerator[tuple[Client, Client]]:
 
 
 @asynccontextmanager
-async def met(one: Client, other: Client, mailbox: str = ID) -> AsyncGenerator[tuple[Socket, Socket, dict, dict]]:
+async def met(
+    one: Client, other: Client, mailbox: str = ID
+) -> AsyncGenerator[tuple[Socket, Socket, dict, dict]]:
     """The website's socket at one instance, the wallet's at the other; the challenge, and what the wallet got."""
     challenge = await other.challenge(mailbox)
     async with one.socket() as website, other.socket() as wallet:
@@ -271,7 +273,7 @@ async def test_a_message_that_is_sent_again_elsewhere_counts_once(
     two: tuple[Client, Client], autojump_clock: trio.testing.MockClock
 ) -> None:
     one, other = two
-    async with met(one, other) as (website, wallet, challenge, ready):
+    async with met(one, other) as (website, wallet, _, ready):
         wallet.send(type="publish", topic="link", n=1, body="AA")
         await wallet.expect("accepted")
         assert (await one.post("answer", ready["token"], n=2, body="AQ")).status == 202

@@ -111,6 +111,7 @@ class RedisState(State):
             ) from None
         self._url = url
         self._client: coredis.Redis[bytes] | None = None
+        self._up = anyio.Event()  # set when there is a client
         self._offset = time.time() - time.monotonic()
         self._is_told_time = False
         self._latest = 0.0
@@ -138,12 +139,12 @@ class RedisState(State):
         """See `State.create`."""
         keys = [f"{_PREFIX}log:{log}", f"{_PREFIX}name:{name}", f"{_PREFIX}all"]
         arguments: list[str | int] = [log, _text(row), _milliseconds(life), most, name]
-        answer = await self._ask(self._connected().eval(_CREATE, keys, arguments))
+        answer = await self._ask((await self._connected()).eval(_CREATE, keys, arguments))
         return (Created.DONE, Created.TAKEN, Created.FULL)[int(cast("int", answer))]
 
     async def find(self, name: str) -> str | None:
         """See `State.find`."""
-        answer = await self._ask(self._connected().get(f"{_PREFIX}name:{name}"))
+        answer = await self._ask((await self._connected()).get(f"{_PREFIX}name:{name}"))
         return None if answer is None else answer.decode()
 
     async def sync(self, batch: Sequence[Sync]) -> Sequence[Sequence[Row] | None]:
@@ -152,12 +153,12 @@ class RedisState(State):
         for sync in batch:
             life = "" if sync.life is None else _milliseconds(sync.life)
             arguments += [sync.log, sync.known, life, len(sync.rows), *map(_text, sync.rows)]
-        answer = await self._ask(self._connected().eval(_SYNC, [], arguments))
+        answer = await self._ask((await self._connected()).eval(_SYNC, [], arguments))
         return [_rows(each) for each in cast("list[list[bytes] | None]", answer)]
 
     async def delete(self, logs: Sequence[tuple[str, str]]) -> None:
         """See `State.delete`."""
-        client = self._connected()
+        client = await self._connected()
         keys = [
             each
             for log, name in logs
@@ -169,17 +170,20 @@ class RedisState(State):
     async def living(self, instances: Collection[str]) -> set[str]:
         """See `State.living`."""
         asked = list(instances)
-        answer = await self._ask(self._connected().mget([f"{_PREFIX}alive:{each}" for each in asked]))
+        answer = await self._ask((await self._connected()).mget([f"{_PREFIX}alive:{each}" for each in asked]))
         if time.monotonic() < self._steady_since + LEASE:
             return set(asked)  # they may have been away from the Redis as we were
         return {each for each, lease in zip(asked, answer, strict=True) if lease is not None}
 
     # What it is made of
 
-    def _connected(self) -> coredis.Redis[bytes]:
-        if self._client is None:
-            raise StateUnavailable("the Redis that keeps the mailboxes cannot be reached")
-        return self._client
+    async def _connected(self) -> coredis.Redis[bytes]:
+        """Wait for a Redis that is about to be there: at the start, or during its own restart."""
+        with anyio.move_on_after(WITHIN / 2):
+            while self._client is None:
+                await self._up.wait()
+            return self._client
+        raise StateUnavailable("the Redis that keeps the mailboxes cannot be reached")
 
     async def _ask(self, request: Awaitable[T]) -> T:
         from coredis.exceptions import RedisError
@@ -197,7 +201,7 @@ class RedisState(State):
             except* Exception:  # noqa: BLE001, S110 - whatever broke, it is tried again; `sync` says that it is away
                 pass
             finally:
-                self._client = None
+                self._client, self._up = None, anyio.Event()
             await anyio.sleep(_RETRY_EVERY)
 
     async def _connect(self, follower: Follower) -> None:
@@ -213,6 +217,7 @@ class RedisState(State):
                 await self._beat(client)
                 self._steady_since = time.monotonic()
                 self._client = client
+                self._up.set()
                 follower.lost_track()
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._keep_beating, client)
