@@ -9,13 +9,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: run test check lint format types docs matrix bench upgrade clean libp2p
+.PHONY: run test check lint format types docs matrix bench upgrade clean libp2p anvil
 
 run: $(VENV)/.run ## set up and run the demonstration; make run ARGS=--once ends by itself
 	@$(BIN)/handclasp demo $(ARGS)
 
-test: $(VENV)/.test libp2p ## set up and run the tests; make test ARGS='-k invitation'
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.test libp2p anvil ## set up and run the tests; make test ARGS='-k invitation'
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(VENV)/.check lint types docs test ## everything that has to hold before a commit
 
@@ -84,6 +84,18 @@ libp2p: $(BIN)/python
 	    echo "no C compiler or no gmp.h: the tests that compare with py-libp2p will skip (Debian: apt-get install gcc python3-dev libgmp-dev)"; \
 	  fi; }
 
+# An Ethereum node, for the tests of contract accounts. Its npm package brings the program, and runs nothing when it is installed.
+anvil:
+	@test tests/accounts/node_modules/.ready -nt tests/accounts/package-lock.json || { \
+	  if command -v npm >/dev/null; then \
+	    echo "installing anvil, an Ethereum node …"; \
+	    npm ci --prefix tests/accounts --ignore-scripts --no-audit --no-fund --silent \
+	      && touch tests/accounts/node_modules/.ready \
+	      || echo "anvil could not be installed; the tests that ask an Ethereum node will skip"; \
+	  else \
+	    echo "no npm: the tests that ask an Ethereum node will skip (Debian: apt-get install npm)"; \
+	  fi; }
+
 upgrade: ## the newest versions that pip agrees to, into constraints.txt; run the tests afterwards
 	@rm -rf build/upgrade && $(PYTHON) -m venv build/upgrade
 	@build/upgrade/bin/python -m pip --quiet install 'pip>=25.1'
@@ -92,4 +104,4 @@ upgrade: ## the newest versions that pip agrees to, into constraints.txt; run th
 	  build/upgrade/bin/python -m pip freeze --exclude-editable; } > constraints.txt
 
 clean:
-	rm -rf $(VENV) .venv-libp2p build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-libp2p tests/accounts/node_modules build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

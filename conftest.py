@@ -1,5 +1,7 @@
 """Every Python block in the README and the docs runs as a test."""
 
+import os
+
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
@@ -10,5 +12,13 @@ pytest_collect_file = Sybil(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make matrix` prints its table."""
+    """`make matrix` prints its table; attacks on the service come in a number that takes seconds, or in full."""
     parser.addoption("--table", action="store_true", help="print the matrix of tests/matrix as a table")
+    parser.addoption(
+        "--thorough", action="store_true", help="attack the service with the full numbers: minutes"
+    )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """``pytest -n auto``: one more than there are processors, because many tests wait for a clock."""
+    return (os.cpu_count() or 1) + 1

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,11 @@ class Worker:
     def __init__(self, process: trio.Process) -> None:
         self._process = process
         self._buffer = b""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     async def send(self, line: object) -> None:
         assert self._process.stdin is not None
@@ -48,13 +53,10 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(module: str, *arguments: str, python: str = sys.executable) -> AsyncGenerator[Worker]:
-    """Run ``python -m benchmarks.MODULE ARGUMENTS`` while the block runs."""
+async def program(*command: str) -> AsyncGenerator[Worker]:
+    """Run a program that speaks JSON lines while the block runs."""
     process = await trio.lowlevel.open_process(
-        [python, "-m", f"benchmarks.{module}", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
+        list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     )
     try:
         one = Worker(process)
@@ -64,3 +66,8 @@ async def worker(module: str, *arguments: str, python: str = sys.executable) -> 
         process.kill()
         with trio.CancelScope(shield=True):
             await process.wait()
+
+
+def worker(module: str, *arguments: str, python: str = sys.executable) -> AbstractAsyncContextManager[Worker]:
+    """Run ``python -m benchmarks.MODULE ARGUMENTS`` while the block runs."""
+    return program(python, "-m", f"benchmarks.{module}", *arguments)

@@ -28,6 +28,7 @@ __all__ = [
     "Discovery",
     "DiscoveryFactory",
     "Handler",
+    "IceServer",
     "Listener",
     "Path",
     "PeerRecord",
@@ -179,6 +180,16 @@ class Transport(ABC):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class IceServer:
+    """A STUN or TURN server (W3C ``RTCIceServer``)."""
+
+    url: str
+    """``stun:host:port``, ``turn:host:port?transport=udp`` or ``turns:…``."""
+    username: str | None = None
+    credential: str | None = field(default=None, repr=False)
+
+
 class SignalingChannel(trio.abc.AsyncResource):
     """Small messages to one peer before there is a connection: offer, answer, candidates.
 
@@ -208,6 +219,11 @@ class SignalingChannel(trio.abc.AsyncResource):
     @abstractmethod
     def binding(self) -> bytes | None:
         """32 secret bytes that only the two ends of this very channel know, or None where there are none."""
+
+    async def ice_servers(self) -> Sequence[IceServer]:
+        """The STUN and TURN servers that come with this way of signaling, by default none; may wait for the peer."""
+        await trio.lowlevel.checkpoint()
+        return ()
 
     @abstractmethod
     async def send(self, message: bytes) -> None:

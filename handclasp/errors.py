@@ -23,7 +23,8 @@
         ├── PeerLeft
         ├── ConnectionLost
         ├── DeadlineExceeded
-        └── LimitReached
+        ├── LimitReached
+        └── RecordsUnavailable
 
 Closed and busy resources raise trio's own ``trio.ClosedResourceError`` and
 ``trio.BusyResourceError``; a broken stream raises ``trio.BrokenResourceError``.
@@ -155,3 +156,7 @@ class DeadlineExceeded(WorldFault):
 
 class LimitReached(WorldFault):
     """This node has as many connections as its limits allow: close some, or raise them."""
+
+
+class RecordsUnavailable(WorldFault):
+    """The service's database cannot be reached, or did not answer in time: try again when it does."""

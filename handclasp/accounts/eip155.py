@@ -1,7 +1,8 @@
 """Ethereum accounts that are keys (externally owned): addresses, signatures, signing.
 
 Two things are ever signed, and both carry a prefix that no transaction has (EIP-191): a text
-(version ``E``) and typed data (version ``01``, EIP-712). Contract accounts (ERC-1271) are not handled here.
+(version ``E``) and typed data (version ``01``, EIP-712). Accounts that are contracts judge signatures
+themselves: `handclasp.accounts.Eip155Verifier` asks them.
 
 A signature is accepted in one form only: ``0x`` and 130 hex digits (r, s, v: 65 bytes), r and s in range,
 s in the lower half (EIP-2: the mirrored one is valid mathematics, and a second name for the same
@@ -13,7 +14,6 @@ something is signed or verified, and what is used of it is written down in `_Acc
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import threading
@@ -23,9 +23,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, NoReturn, Protocol, cast
 
-from handclasp.errors import ConfigurationError, LinkRefused, MisuseError, ProtocolViolation
+from handclasp.errors import ConfigurationError, LinkRefused, MisuseError
+from handclasp.jsontext import parse_json_untrusted
 
 from .keccak import keccak256
+from .text import encode
 from .typed_data import check_typed_data_untrusted
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -102,11 +104,7 @@ def _text(text: str | bytes) -> object:
     _load_eth_account()
     from eth_account.messages import encode_defunct
 
-    try:
-        data = text.encode() if isinstance(text, str) else text
-    except UnicodeEncodeError:  # a lone surrogate: JSON can carry one
-        raise ProtocolViolation("the text to sign is not valid Unicode") from None
-    return encode_defunct(data)
+    return encode_defunct(encode(text) if isinstance(text, str) else text)
 
 
 def _typed(typed: Mapping[str, object]) -> object:
@@ -301,8 +299,8 @@ def _read_keystore(path: Path) -> str | None:
         return None
     try:
         text = data.decode()
-        content: object = json.loads(text)
-    except (ValueError, RecursionError):
+        content = parse_json_untrusted(text)
+    except ValueError:
         return None
     if (
         not isinstance(content, dict)

@@ -45,22 +45,31 @@ def main() -> None:
     """Websites and wallets meet by a QR code and talk peer to peer over WebRTC."""
 
 
-@main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+class _Serve(click.Command):
+    """Its flags are the options of the service, which load when somebody uses the command."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        from .serve import add_flags
+
+        add_flags(self.params)
+        return super().get_params(ctx)
+
+
+@main.command(cls=_Serve)
 @click.option(
-    "--port", default=8787, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
-)
-@click.option(
-    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML file with any of these; HANDCLASP_SERVE_CONFIG names one, too. Flags count before the environment "
+    "(HANDCLASP_SERVE_PORT), and that before the file.",
 )
 @_json
-def serve(*, host: str, port: int, log_level: str, as_json: bool) -> None:
+def serve(*, config: Path | None, as_json: bool, **given: object) -> None:
     """Run the signaling service."""
     from .serve import run
     from .terminal import open_output
 
     output = open_output(as_json=as_json)
-    _guard(lambda: run(output, host, port, log_level), output.error)
+    _guard(lambda: run(output, config, given), output.error)
 
 
 @main.command()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from handclasp.errors import HandclaspError
-from handclasp.protocols.wallet import LinkRequest, Proposal, SigningRequest, Step
+from handclasp.protocols.wallet import LinkRequest, OriginLevel, Proposal, SigningRequest, Step
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -152,11 +152,17 @@ async def ask(question: str) -> bool:
     return answer is not None and answer.lower() in {"y", "yes"}
 
 
+_BELIEVED = {
+    OriginLevel.CLAIMED: "[yellow](claimed by the invitation, not verified)[/yellow]",
+    OriginLevel.ATTESTED: "[yellow](so says the service, too; not verified)[/yellow]",
+    OriginLevel.PROVED: "[green](verified: the website itself confirms it)[/green]",
+}
+
+
 def describe_link(request: LinkRequest) -> str:
     """What the person has to know before linking."""
     return (
-        f"\n[bold]{shown(request.origin)}[/bold] [yellow](claimed by the invitation, "
-        "not verified)[/yellow] wants to know that you own\n"
+        f"\n[bold]{shown(request.origin)}[/bold] {_BELIEVED[request.level]} wants to know that you own\n"
         f"  account   {request.account}\n  website   {request.website}\n  service   {shown(request.service)}"
     )
 

@@ -13,7 +13,16 @@ from handclasp.accounts import LocalAccount
 from handclasp.discovery.signaling import Invitation
 from handclasp.errors import ConfigurationError
 from handclasp.node import open_node
-from handclasp.protocols.wallet import PROTOCOL, Approver, LinkRequest, Proposal, SigningRequest, Step, Wallet
+from handclasp.protocols.wallet import (
+    PROTOCOL,
+    Approver,
+    LinkRequest,
+    Proposal,
+    SigningRequest,
+    Step,
+    Wallet,
+    check_origin,
+)
 
 from .pairing import preload, transport
 from .terminal import Output, ask, describe_link, describe_session, describe_signature, read_line
@@ -58,7 +67,8 @@ async def run(
             "standard input gave the invitation, so nobody can be asked there: add --yes or pass the URI"
         )
     approver = ApproveEverything() if yes else _Person(output)
-    wallet = Wallet(account, approver, chains=(chain,))
+    asked = {} if yes else {"origin_check": check_origin}  # with --yes nobody looks at it
+    wallet = Wallet(account, approver, chains=(chain,), **asked)
     factory = transport(ice_servers, loopback=loopback)
     async with open_node(transports=[factory], protocols={PROTOCOL: wallet.serve}) as node:
         connection = await wallet.link(node, invitation, observe=output.step)

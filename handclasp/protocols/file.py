@@ -22,6 +22,7 @@ import trio
 from handclasp.abc import Handler, Stream
 from handclasp.errors import ConfigurationError, ConnectionLost, ProtocolViolation, RequestFailed
 from handclasp.identity import PeerId
+from handclasp.jsontext import parse_json_untrusted
 from handclasp.messages import encode_message, receive_message_untrusted
 from handclasp.scope import deadline
 
@@ -214,8 +215,8 @@ def _is_safe(name: str) -> bool:
 
 def _object_untrusted(message: bytes) -> dict[str, object]:
     try:
-        value: object = json.loads(message)
-    except (ValueError, RecursionError):
+        value = parse_json_untrusted(message)
+    except ValueError:
         raise ProtocolViolation("a message is not JSON") from None
     if not isinstance(value, dict):
         raise ProtocolViolation("a message is not a JSON object")

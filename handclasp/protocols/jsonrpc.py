@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import NoReturn, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import trio
 
@@ -24,6 +24,7 @@ from handclasp.errors import (
     ProtocolViolation,
     RequestFailed,
 )
+from handclasp.jsontext import parse_json_untrusted
 from handclasp.protobuf import decode_uvarint_untrusted, encode_uvarint
 from handclasp.scope import Scope, open_scope
 
@@ -245,9 +246,8 @@ async def _messages_untrusted(stream: Stream) -> AsyncGenerator[object]:
         buffer += data
         while (message := _cut_message_untrusted(buffer)) is not None:
             try:
-                # Decoded here: json would guess at UTF-16 and let surrogates through.
-                value: object = _DECODER.decode(message.decode())
-            except (ValueError, RecursionError):
+                value = parse_json_untrusted(message)
+            except ValueError:
                 raise ProtocolViolation("a JSON-RPC message is not JSON") from None
             yield value
 
@@ -266,11 +266,6 @@ def _cut_message_untrusted(buffer: bytearray) -> bytes | None:
     return message
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 # In ASCII: texts that came from a peer may hold lone surrogates, which UTF-8 cannot.
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 

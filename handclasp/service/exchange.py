@@ -119,6 +119,7 @@ class Exchange(Switchboard):
         self._now = anyio.current_time if self._replication is None else self._replication.clock
         self.is_busy = self._hub.is_busy
         self.timer = Timer(self._tick, self._hub.next_deadline, self._now)
+        self.population = self._hub.population
         self._lines: dict[int, MailboxLine] = {}
         self._empty: anyio.Event | None = None
 
@@ -157,6 +158,18 @@ class Exchange(Switchboard):
             with self.at_work() as (hub, now):
                 hub.authorize(token, topic, now)
             yield
+
+    async def ask_as_party(self, token: str | None) -> tuple[bool, bytes]:
+        """See `Hub.ask_as_party`.
+
+        Raises:
+            Refused: see there.
+        """
+        async with AsyncExitStack() as stack:
+            if self._replication is not None and token is not None:
+                await stack.enter_async_context(self._replication.held(token[:KEY_DIGITS]))
+            with self.at_work() as (hub, now):
+                return hub.ask_as_party(token, now)
 
     async def publish(self, token: str | None, topic: Topic, body: str, n: int) -> None:
         """Deliver one message, inside `authorized`.

@@ -46,13 +46,15 @@ class Refused(PeerFault):
         code: one of the codes of docs/protocols/mailbox.md.
         detail: a sentence that says what to do differently.
         status: the HTTP status of the answer; on a WebSocket, `Error.close_status` counts.
+        retry_after: seconds after which asking again has a chance, where that is known.
     """
 
-    def __init__(self, code: str, detail: str, status: int) -> None:
+    def __init__(self, code: str, detail: str, status: int, *, retry_after: float | None = None) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
         self.status = status
+        self.retry_after = retry_after
 
 
 # From a client

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
+from .buckets import Buckets
 from .entries import (
     Asked,
     Claiming,
@@ -47,7 +48,7 @@ from .frames import (
     Subscribe,
     Topic,
 )
-from .mailbox import Mailbox, digest, seal_nonce, unauthorized
+from .mailbox import Mailbox, State, digest, seal_nonce, unauthorized
 from .seats import ORDER, Delivery, Effect, Note, Seat, Stage, Ticket
 from .settings import Settings
 from .timetable import Timetable
@@ -107,6 +108,7 @@ class Hub:
         self._seats: dict[int, Seat] = {}
         self._tickets: dict[int, Ticket] = {}
         self._timetable = Timetable()
+        self._messages = Buckets(settings.mailbox_burst, settings.mailbox_rate, settings.mailboxes)
         self._effects: list[Effect] = []
         self._connections = 0
         self._stored = 0
@@ -130,6 +132,10 @@ class Hub:
         """What is to be sent and noted since the last call, in order."""
         effects, self._effects = self._effects, []
         return effects
+
+    def population(self) -> tuple[int, int]:
+        """How many mailboxes there are, and how many characters are kept in them."""
+        return len(self._mailboxes), self._stored
 
     # Requests
 
@@ -182,11 +188,24 @@ class Hub:
         Raises:
             Refused: ``unauthorized``, or ``forbidden`` for a topic of the other party.
         """
-        self.tick(now)
-        mailbox, role = self._find(token)
-        if role is not PUBLISHER[topic]:
+        entry = self._identify(token, now)
+        if entry[1] is not PUBLISHER[topic]:
             raise _forbidden()
-        return mailbox, role
+        return entry
+
+    def ask_as_party(self, token: str | None, now: float) -> tuple[bool, bytes]:
+        """Whether the mailbox of a token is claimed, and 32 bytes that stand for the party whose token it is.
+
+        Raises:
+            Refused: ``unauthorized``; ``limit`` when it asks too often.
+        """
+        mailbox, role = self._identify(token, now)
+        self._spend(mailbox, now)
+        return mailbox.state is State.CLAIMED, bytes.fromhex(mailbox.parties[role].token)
+
+    def _identify(self, token: str | None, now: float) -> tuple[Mailbox, Role]:
+        self.tick(now)
+        return self._find(token)
 
     def publish(self, token: str | None, topic: Topic, body: str, now: float, *, n: int = 0) -> Ticket:
         """Deliver one message.
@@ -195,6 +214,7 @@ class Hub:
             Refused: as `authorize`; ``limit`` or ``full`` when there is no room for it.
         """
         mailbox, _ = self.authorize(token, topic, now)
+        self._spend(mailbox, now)
         return self._request(mailbox, Publishing(topic, n, body, from_seat=False), now)
 
     def link(self, token: str | None, nonce: str, body: str, now: float, *, n: int = 0) -> Ticket:
@@ -204,6 +224,7 @@ class Hub:
             Refused: as `publish`; ``nonce`` alike for one that is wrong, used, expired or of another mailbox.
         """
         mailbox, _ = self.authorize(token, Topic.LINK, now)
+        self._spend(mailbox, now)
         return self._request(mailbox, Linking(digest(nonce), n, body), now)
 
     # Sockets
@@ -358,9 +379,9 @@ class Hub:
             case Publish(topic, body, n):
                 if seat.role is not PUBLISHER[topic]:
                     raise _forbidden()
-                self._ask(
-                    connection, seat, _mailbox_of(seat), Publishing(topic, n, body, from_seat=True), now
-                )
+                mailbox = _mailbox_of(seat)
+                self._spend(mailbox, now)
+                self._ask(connection, seat, mailbox, Publishing(topic, n, body, from_seat=True), now)
             case Subscribe(token, after, away):
                 mailbox, role = self._find(token)
                 seat.role = role
@@ -403,6 +424,11 @@ class Hub:
         self._submit(mailbox, number, asked, now)
         ticket.check()
         return ticket
+
+    def _spend(self, mailbox: Mailbox, now: float) -> None:
+        wait = self._messages.spend(mailbox.label, now)
+        if wait:
+            raise Refused("limit", "too many messages for this mailbox: wait a moment", 429, retry_after=wait)
 
     def _check_stored(self, asked: Asked) -> None:
         if (

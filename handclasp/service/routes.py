@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -12,8 +14,10 @@ from typing import TypeAlias, cast
 import anyio
 
 from .asgi import Headers, Receive, Request
+from .attesting import Attestations
 from .exchange import Exchange
 from .frames import Refused, Topic
+from .ice import IceServers
 from .strict import FRAME_LENGTH
 from .wire import (
     URL_LENGTH,
@@ -55,6 +59,13 @@ def finished(answer: Answer) -> Answer:
         length = str(len(answer.content())).encode()
         headers += [(b"content-type", b"application/json"), (b"content-length", length)]
     return replace(answer, headers=headers + answer.headers)
+
+
+def closing(answer: Answer, request: Request) -> Answer:
+    """The answer, as the last one of its connection: there may be a body that nobody will read."""
+    if not request.keeps_alive:
+        return answer
+    return replace(answer, headers=[*answer.headers, (b"connection", b"close")])
 
 
 class Body:
@@ -119,8 +130,11 @@ _Handler: TypeAlias = Callable[["Routes", Request, Body], Awaitable[Answer]]
 class Routes:
     """Everything that can be asked over HTTP."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, is_ready: Callable[[], bool]) -> None:
         self._exchange = exchange
+        self._is_ready = is_ready
+        self._ice = IceServers(exchange.settings.ice, time.time)
+        self._attestations = Attestations(exchange.settings)
 
     async def answer_untrusted(self, request: Request, receive: Receive) -> Answer:
         """Answer any request.
@@ -134,16 +148,23 @@ class Routes:
             answer = await _handler_untrusted(request)(self, request, body)
         except Refused as refused:
             answer = refusal(refused)
-        if not await body.finish_untrusted() and request.keeps_alive:
-            answer = replace(answer, headers=[*answer.headers, (b"connection", b"close")])
-        return finished(answer)
+        answer = finished(answer)
+        return answer if await body.finish_untrusted() else closing(answer, request)
 
     async def challenge_untrusted(self, request: Request, _body: Body) -> Answer:
         """``GET /challenge``: open a mailbox."""
         mailbox = parse_challenge_untrusted(request.query)
         challenge = await self._exchange.open(mailbox)
+        self._attestations.note_untrusted(mailbox, request.headers.get(b"origin"))
         fields = {"token": challenge.token, "nonce": challenge.nonce, "expires_in": challenge.expires_in}
         return Answer(200, fields, [])
+
+    async def origin_untrusted(self, request: Request, _body: Body) -> Answer:
+        """``GET /origin``: which page of a browser opened a mailbox."""
+        origin = self._attestations.origin_of(parse_challenge_untrusted(request.query))
+        if origin is None:
+            raise Refused("not_found", "no page of a browser opened this mailbox here", 404)
+        return Answer(200, {"origin": origin}, [])
 
     async def link_untrusted(self, request: Request, body: Body) -> Answer:
         """``POST /link``: use the nonce and sign in."""
@@ -163,6 +184,18 @@ class Routes:
     async def health(self, _request: Request, _body: Body) -> Answer:
         """``GET /health``: it answers, so it lives."""
         return Answer(200, {"ok": True}, [])
+
+    async def ready(self, _request: Request, _body: Body) -> Answer:
+        """``GET /ready``: send it new clients, or not any more."""
+        if not self._is_ready():
+            raise Refused("full", "the service is about to stop: use another one", 503)
+        return Answer(200, {"ok": True}, [])
+
+    async def ice(self, request: Request, _body: Body) -> Answer:
+        """``GET /ice``: the servers that help to find a path; relays once the two have met."""
+        token = parse_bearer_untrusted(request.headers.get(b"authorization"))
+        is_claimed, party = await self._exchange.ask_as_party(token)
+        return Answer(200, self._ice.answer(party, is_claimed=is_claimed), [])
 
     async def preflight(self, _request: Request, _body: Body) -> Answer:
         """``OPTIONS``: every website may use the service (Fetch standard §3.2)."""
@@ -200,10 +233,13 @@ class Routes:
 _ROUTES: Mapping[str, Mapping[str, _Handler]] = MappingProxyType(
     {
         "/challenge": {"GET": Routes.challenge_untrusted},
+        "/origin": {"GET": Routes.origin_untrusted},
         "/link": {"POST": Routes.link_untrusted},
         "/offer": {"POST": Routes.offer_untrusted},
         "/answer": {"POST": Routes.answer_topic_untrusted},
+        "/ice": {"GET": Routes.ice},
         "/health": {"GET": Routes.health},
+        "/ready": {"GET": Routes.ready},
     }
 )
 
@@ -213,6 +249,10 @@ def refusal(refused: Refused) -> Answer:
     headers: Headers = []
     if refused.code == "unauthorized":
         headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110 §11.6.1: a 401 names its scheme
+    if refused.retry_after is not None:
+        headers.append(
+            (b"retry-after", str(math.ceil(refused.retry_after)).encode())
+        )  # whole seconds, §10.2.3
     return Answer(refused.status, {"error": refused.code, "detail": refused.detail}, headers)
 
 
@@ -220,7 +260,7 @@ def _handler_untrusted(request: Request) -> _Handler:
     check_url_untrusted(request)
     methods = _ROUTES.get(request.path)
     if methods is None:
-        raise _not_found()
+        raise not_found()
     if request.method == "OPTIONS":
         return Routes.preflight
     return methods.get(request.method, Routes.wrong_method)
@@ -236,7 +276,8 @@ def check_url_untrusted(request: Request) -> None:
         raise Refused("limit", f"a URL has at most {URL_LENGTH} bytes here", 414)
 
 
-def _not_found() -> Refused:
+def not_found() -> Refused:
+    """The refusal for a path that is none of ours."""
     return Refused("not_found", "there is nothing at this path", 404)
 
 

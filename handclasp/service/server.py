@@ -8,22 +8,25 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
+import anyio
 import uvicorn
 
 from handclasp.errors import ConfigurationError
 
 from .app import SignalingApp, create_app
+from .configuration import IN_MEMORY, Configuration
 from .impatience import impatient_protocol
 from .journal import server_logging
+from .metrics import open_metrics, take_snapshot
 from .settings import Settings
-from .state import State
+from .state import from_url
 from .strict import FRAME_LENGTH
 
 _DEFAULTS = Settings()
-_BACKLOG = 2048  # connections waiting to be accepted: a page that many people open in the same second
-_GRACEFUL_SHUTDOWN = 5  # seconds for requests under way; the sockets have had their own by then
+BACKLOG = 2048  # connections waiting to be accepted: a page that many people open in the same second
+GRACEFUL_SHUTDOWN = 5  # seconds for requests under way; the sockets have had their own by then
 _PING_EVERY = 20.0  # seconds: below the minute after which proxies drop a silent connection
 _UNREAD_WITHIN = 20_000  # milliseconds until the kernel drops a peer that acknowledges but never reads
 
@@ -34,13 +37,11 @@ def serve(
     *,
     ready: Callable[[str], None] | None = None,
     settings: Settings = _DEFAULTS,
-    state: State | None = None,
     log_level: int = logging.INFO,
 ) -> None:
     """Run the service until SIGINT or SIGTERM; then every socket gets ``end`` / ``shutdown``.
 
     Port 0 takes any free port. *ready* is called with the service's URL once connections are accepted.
-    *state* is where the mailboxes are kept, if they are to outlast this process or to be shared with others.
     *log_level* is that of the logger ``handclasp.service``; where its lines go is the caller's to set up. The
     server below is kept from logging requests and frames, at any level.
 
@@ -49,14 +50,43 @@ def serve(
     Raises:
         ConfigurationError: the address cannot be listened on; the message says why.
     """
-    app = create_app(settings, state=state)
-    with _listen(host, port) as listener, server_logging(log_level):
+    serve_as(Configuration(host=host, port=port, settings=settings), ready=ready, log_level=log_level)
+
+
+def serve_as(
+    configuration: Configuration, *, ready: Callable[[str], None] | None = None, log_level: int = logging.INFO
+) -> None:
+    """Run the service as *configuration* says; otherwise as `serve`.
+
+    Raises:
+        ConfigurationError: an address cannot be listened on, or what the configuration needs is missing.
+    """
+    if configuration.workers > 1:
+        from .workers import supervise
+
+        supervise(configuration, ready=ready)
+        return
+    with listen(configuration.host, configuration.port) as listener:
+        run(configuration, listener, ready=ready, log_level=log_level)
+
+
+def run(
+    configuration: Configuration,
+    listener: socket.socket,
+    *,
+    ready: Callable[[str], None] | None,
+    log_level: int,
+    started: Callable[[SignalingApp], None] = lambda _: None,
+) -> None:
+    """Serve in this process on a socket that listens. *started* is called once connections are accepted."""
+    app = _create_app(configuration)
+    with server_logging(log_level), ExitStack() as stack:
         config = uvicorn.Config(
             app,
             interface="asgi3",
             lifespan="on",
             loop="auto",
-            http=impatient_protocol(settings.headers_within),
+            http=impatient_protocol(configuration.settings.headers_within),
             ws="websockets-sansio",
             ws_max_size=FRAME_LENGTH,
             ws_per_message_deflate=False,
@@ -66,39 +96,74 @@ def serve(
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            backlog=_BACKLOG,
-            timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN,
         )
-        server = _Server(config, app)
+        server = _Server(config, app, drain=configuration.drain, started=started)
+        if configuration.metrics:
+            snapshot = lambda: take_snapshot(app)  # noqa: E731 - one line
+            is_ready = lambda: server.started and app.is_ready  # noqa: E731 - one line
+            stack.enter_context(open_metrics(configuration.metrics_address(), snapshot, is_ready))
         if ready is not None:
-            ready(_url(listener))
+            ready(url_of(listener))
         with suppress(KeyboardInterrupt):  # how a person stops it; by now it has stopped in good order
             server.run(sockets=[listener])
+
+
+def _create_app(configuration: Configuration) -> SignalingApp:
+    if configuration.state == IN_MEMORY:
+        return create_app(configuration.settings)
+    return create_app(configuration.settings, state=from_url(configuration.state))
 
 
 class _Server(uvicorn.Server):
     """uvicorn closes sockets before it ends the lifespan; ours are to hear why first."""
 
-    def __init__(self, config: uvicorn.Config, app: SignalingApp) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: SignalingApp,
+        *,
+        drain: float,
+        started: Callable[[SignalingApp], None],
+    ) -> None:
         super().__init__(config)
         self._app = app
+        self._drain = drain
+        self._started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._started(self._app)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.is_ready = False
+        with anyio.move_on_after(self._drain):
+            while not self.force_exit:  # noqa: ASYNC110 - set by a second signal; uvicorn looks as often
+                await anyio.sleep(0.1)
+        for server in self.servers:  # first: who connects now is better off at another process or machine
+            server.close()
         await self._app.shut_down()
         await super().shutdown(sockets)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket that listens; *shared* when others will listen at the same port.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on; the message says why.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as exc:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
+    except (OSError, OverflowError, ValueError) as exc:
         raise ConfigurationError(f"cannot listen on {host} port {port}: {exc}") from exc
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted sockets inherit it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_WITHIN)
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
+    """The URL of the service behind a socket that listens."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"

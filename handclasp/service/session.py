@@ -8,6 +8,7 @@ from typing import cast
 import anyio
 
 from .asgi import Event, Receive, Request, Send
+from .counts import Traffic
 from .frames import Refused
 from .lines import Line, Switchboard
 
@@ -18,12 +19,19 @@ class Session:
     """An accepted socket until it is closed."""
 
     def __init__(
-        self, switchboard: Switchboard, receive: Receive, send: Send, *, first_frame_within: float
+        self,
+        switchboard: Switchboard,
+        receive: Receive,
+        send: Send,
+        *,
+        first_frame_within: float,
+        traffic: Traffic,
     ) -> None:
         self._switchboard = switchboard
         self._receive = receive
         self._send = send
         self._first_frame_within = first_frame_within
+        self._traffic = traffic
 
     async def run(self, request: Request) -> None:
         """Serve it. When this returns or is cancelled, the socket's party counts as gone."""
@@ -45,6 +53,7 @@ class Session:
         while event is not None and not line.finished:
             if event["type"] != "websocket.receive":
                 return True
+            self._traffic.frames_in += 1
             line.receive_untrusted(cast("str | None", event.get("text")))
             await line.settled()
             if not line.finished:
@@ -56,9 +65,10 @@ class Session:
             with line.writing:
                 while True:
                     frame = await line.next()
-                    await self._send({"type": "websocket.send", "text": frame.text})
+                    await self._deliver({"type": "websocket.send", "text": frame.text})
+                    self._traffic.frames_out += 1
                     if frame.close_status is not None:
-                        await self._send(
+                        await self._deliver(
                             {
                                 "type": "websocket.close",
                                 "code": frame.close_status,
@@ -69,3 +79,11 @@ class Session:
         except OSError:  # ASGI: the client is gone
             _logger.debug("a socket broke while it was written to")
         everything.cancel()
+
+    async def _deliver(self, event: dict[str, object]) -> None:
+        try:
+            await self._send(event)
+        except RuntimeError:
+            # What uvicorn says when it has closed the socket itself, because what came is no WebSocket frame, and
+            # the disconnect is still on its way to us.
+            raise BrokenPipeError from None

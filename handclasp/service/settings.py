@@ -5,12 +5,23 @@ What the protocol fixes for both sides (the size of a message, a frame, a URL) i
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 
 from handclasp.errors import ConfigurationError
 
+from .proxies import Proxies
+from .secret import Secret
 from .strict import BODY_LENGTH
 
+#: Scheme, host and a port that is not the scheme's own; neither path nor slash (RFC 6454 §6.2).
+_ORIGIN = re.compile(
+    r"(?!http://[^:]*:80\Z|https://[^:]*:443\Z)https?://[a-z0-9.-]+(:[1-9][0-9]{0,4})?|https?://\[[0-9a-f:]+\](:[1-9][0-9]{0,4})?"
+)
+_ICE_URL = re.compile(
+    r"(stuns?|turns?):([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?(\?transport=(udp|tcp))?"
+)  # RFC 7064, 7065
+_LONGEST_PASSWORD = 600.0  # seconds: whoever is shown one can relay through our server until it ends
 _LONGEST_LIFE = 300.0  # docs/protocols/mailbox.md promises that no nonce or waiting mailbox outlives this
 
 
@@ -75,6 +86,12 @@ class PresenceSettings:
     rate: float = 16.0
     """And how many of them a second, afterwards."""
 
+    frames_burst: int = 1_024
+    """Frames of any kind from one socket at once: everything that it may advertise and find, and busy channels."""
+
+    frames_rate: float = 256.0
+    """And how many of them a second, afterwards: beyond it a socket only keeps the service from others."""
+
     def __post_init__(self) -> None:
         _check_positive(self)
         if self.channel_length < BODY_LENGTH:
@@ -83,6 +100,37 @@ class PresenceSettings:
             raise ConfigurationError(f"socket_length must hold one message of {BODY_LENGTH} characters")
         if self.waiting_length < self.socket_length:
             raise ConfigurationError("waiting_length must hold at least one socket_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IceSettings:
+    """The servers that help the two of a mailbox to find a path (docs/how-to/run-a-turn-server.md).
+
+    Raises:
+        ConfigurationError: a URL is none, TURN has no secret, or the life is too long; the message names it.
+    """
+
+    stun: tuple[str, ...] = ()
+    """STUN servers, `stun:stun.example:3478`: they tell a client its address and cost next to nothing."""
+
+    turn: tuple[str, ...] = ()
+    """TURN servers, `turn:turn.example:3478?transport=udp` or `turns:…`: relays, for two who have no direct path."""
+
+    secret: Secret | None = None
+    """The secret shared with the TURN servers (coturn's `static-auth-secret`), of at least 32 bytes."""
+
+    life: float = 600.0
+    """Seconds for which a TURN password is good: time to connect, and little to those who pass it on. At most 600."""
+
+    def __post_init__(self) -> None:
+        for name, urls in (("stun", self.stun), ("turn", self.turn)):
+            for url in urls:
+                if not _ICE_URL.fullmatch(url) or not url.startswith(name):
+                    raise ConfigurationError(f"ice.{name}: {url!r} is not the URL of a {name.upper()} server")
+        if self.turn and self.secret is None:
+            raise ConfigurationError("ice.turn: TURN servers need ice.secret, or ice.secret_file")
+        if not 0 < self.life <= _LONGEST_PASSWORD:
+            raise ConfigurationError(f"ice.life: more than 0 and at most {_LONGEST_PASSWORD:g} s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +184,37 @@ class Settings:
     mailboxes: int = 100_000
     """Mailboxes at once: about 2 KiB each when idle (measured), 200 MB in all."""
 
+    address_burst: int = 512
+    """Requests and upgrades of one address (an IPv4 address, the /64 of an IPv6 address) at once: 80 pairings, so an
+    office behind one address does not notice."""
+
+    address_rate: float = 64.0
+    """And how many of them a second, afterwards: ten pairings."""
+
+    address_sockets: int = 1_024
+    """Sockets of one address at once: a carrier that hides its customers behind one address still fits, and nobody
+    takes all places of the service alone."""
+
+    addresses: int = 100_000
+    """Addresses whose rate is remembered: about 150 bytes each (measured), 15 MB in all."""
+
+    mailbox_burst: int = 512
+    """Messages for one mailbox at once, by any way: as many as both directions hold."""
+
+    mailbox_rate: float = 32.0
+    """And how many of them a second, afterwards: a person's devices send a few."""
+
+    proxies: tuple[str, ...] = ()
+    """The proxies in front, as networks (`10.0.0.0/8`; `unix` for a Unix socket): from them, and from nobody else,
+    `X-Forwarded-For` says who the client is. Empty: nobody, the client is whoever connects."""
+
+    origins: tuple[str, ...] = ()
+    """The web origins whose pages may use the service, spelled as browsers do (`https://shop.example`). Programs send
+    none and may. Empty: all, there are no cookies to abuse."""
+
+    ice: IceSettings = field(default_factory=IceSettings)
+    """STUN and TURN servers."""
+
     presence: PresenceSettings = field(default_factory=PresenceSettings)
     """The same for peers that find each other."""
 
@@ -154,12 +233,18 @@ class Settings:
             raise ConfigurationError(f"direction_length must hold one message of {BODY_LENGTH} characters")
         if self.stored_length < self.direction_length:
             raise ConfigurationError("stored_length must hold at least one direction_length")
+        Proxies(self.proxies)
+        for origin in self.origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigurationError(
+                    f"origins: {origin!r} is not as browsers spell it (https://shop.example)"
+                )
 
 
 def _check_positive(settings: Settings | PresenceSettings) -> None:
     for each in fields(settings):
         value: object = getattr(settings, each.name)
-        if isinstance(value, (tuple, PresenceSettings)):
+        if isinstance(value, (tuple, PresenceSettings, IceSettings)):
             continue
         # bool is an int, and an infinite life is a leak
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):

@@ -41,13 +41,13 @@ def malformed(field: str, reason: str) -> Refused:
     return Refused("malformed", f"{field}: {reason}", 400)
 
 
-def flat_object_untrusted(text: str, what: str) -> Object:
-    """The one JSON object in *text*, with neither objects nor lists in it."""
+def flat_object_untrusted(text: str, what: str, *, brackets: int = 1) -> Object:
+    """The one JSON object in *text*, with neither objects nor lists in it; its values hold so many brackets."""
     if len(text) > FRAME_LENGTH:
         raise Refused("limit", f"{what}: is longer than {FRAME_LENGTH} bytes", 413)
     # No valid value holds a brace, and only a host that is an IPv6 address holds a bracket: counting them bounds
     # the depth before a recursive parser sees the text.
-    if text.count("{") > 1 or text.count("[") > 1:
+    if text.count("{") > 1 or text.count("[") > brackets:
         raise malformed(what, "must be one flat JSON object")
     try:
         data: object = json.loads(

@@ -33,14 +33,49 @@ def test_reading_and_checking_a_message_does_not_load_eth_account() -> None:
 from handclasp.accounts import Expectation, SignInMessage, check
 message = SignInMessage.from_text_untrusted({text!r})
 expectation = Expectation(
-    domain=message.domain, uri=message.uri, nonce=message.nonce, chain_ids=frozenset({{1}}),
+    domain=message.domain, uri=message.uri, nonce=message.nonce, chain_ids=frozenset({{message.chain_id}}),
     request_id=None, resources=(), address=message.address,
 )
 check(message, expectation, now=message.issued_at)
 """
     )
-    assert {"handclasp.accounts.siwe", "eth_hash"} <= loaded
+    assert {"handclasp.accounts.siwx", "eth_hash"} <= loaded
     assert not loaded & {"eth_account", "eth_keys"}
+
+
+SOLANA = """\
+example.com wants you to sign in with your Solana account:
+GwAF45zjfyGzUbd3i3hXxzGeuchzEZXwpRYHZM5912F1
+
+URI: https://example.com
+Version: 1
+Chain ID: 5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp
+Nonce: 32891756
+Issued At: 2026-01-02T03:04:05Z"""
+READ = f"from handclasp.accounts import *\nSignInMessage.from_text_untrusted({SOLANA!r})"
+
+
+@pytest.mark.parametrize(
+    ("code", "used", "not_used"),
+    [
+        (READ, "base58", {"eth_account", "eth_hash", "cryptography", "nacl", "anyio", "httpx"}),
+        (
+            "from handclasp.accounts import Eip155Verifier\nEip155Verifier()",
+            "handclasp.accounts.eip155_verifier",
+            {"eth_account", "eth_hash", "cryptography", "nacl", "anyio", "httpx", "base58"},
+        ),
+        (
+            "from handclasp.accounts import SolanaVerifier\nSolanaVerifier()",
+            "nacl",
+            {"eth_account", "eth_hash", "cryptography", "anyio", "httpx"},
+        ),
+    ],
+    ids=["a message", "eip155", "solana"],
+)
+def test_each_namespace_loads_what_it_needs(code: str, used: str, not_used: set[str]) -> None:
+    loaded = loaded_after(code)
+    assert used in loaded
+    assert not loaded & not_used
 
 
 USES = [

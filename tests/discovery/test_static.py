@@ -74,7 +74,11 @@ async def test_a_url_lists_addresses() -> None:
     ]
 
 
-@pytest.mark.parametrize("url", ["static:", f"static:{AT_HOME},", f"static:{AT_HOME};{CAROLS}"])
+@pytest.mark.parametrize(
+    "url",
+    ["static:", f"static:{AT_HOME},", f"static:{AT_HOME};{CAROLS}"],
+    ids=["nothing", "end", "semicolon"],
+)
 def test_a_url_with_something_else_in_it_is_a_mistake(url: str) -> None:
     with pytest.raises(ConfigurationError):
         from_url(url)

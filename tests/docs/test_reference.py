@@ -45,6 +45,7 @@ def exported(module: str) -> set[str]:
 #: Packages whose every exported name has to be on a page, by itself or with its whole module.
 PUBLIC = [
     "handclasp.abc",
+    "handclasp.accounts",
     "handclasp.node",
     "handclasp.node.plugins",
     "handclasp.transports.webrtc",

@@ -11,10 +11,10 @@ import trio
 
 _PROGRAM = """
 import sys
-from handclasp.service import serve
-from handclasp.service.state import from_url
+from handclasp.service.configuration import Configuration
+from handclasp.service.server import serve_as
 state, port = sys.argv[1:]
-serve(port=int(port), ready=lambda url: print(url, flush=True), state=from_url(state))
+serve_as(Configuration(port=int(port), state=state), ready=lambda url: print(url, flush=True))
 """
 
 

@@ -445,7 +445,7 @@ async def test_a_url_over_the_limit_is_refused(server: Server, http: httpx.Async
     assert (await http.get("/health?" + "x" * 2048)).status_code == 414
     async with raw(server) as stream:
         await stream.send_all(upgrade("/ws?" + "x" * 2048))
-        assert (await read_to_the_end(stream)).startswith(b"HTTP/1.1 403 ")
+        assert (await read_to_the_end(stream)).startswith(b"HTTP/1.1 414 ")
 
 
 async def test_a_slow_consumer_is_closed_with_1013_while_others_go_on() -> None:
@@ -562,7 +562,7 @@ async def test_at_debug_no_line_of_the_server_holds_a_secret() -> None:
             await http.get("/nowhere?token=" + pair.wallet_token)
             async with raw(server) as stream:
                 await stream.send_all(upgrade("/nowhere?token=" + pair.wallet_token))
-                assert (await read_to_the_end(stream)).startswith(b"HTTP/1.1 403 ")
+                assert (await read_to_the_end(stream)).startswith(b"HTTP/1.1 404 ")
         server.process.send_signal(signal.SIGINT)
         output = await server.rest_of_output()
     for event in ("opened, 1 now", "claimed", "ended: closed, 0 now", "debug lines are shown"):

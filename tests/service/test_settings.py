@@ -84,6 +84,18 @@ def test_a_failure_of_the_server_is_told_without_its_message(caplog: pytest.LogC
     assert secret not in caplog.text
 
 
+def test_a_flood_of_failures_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    with server_logging(logging.INFO):
+        for number in range(1000):
+            logging.getLogger("asyncio").error(
+                f"Fatal error on transport\nprotocol: <object at {number}>"  # noqa: G004 - as asyncio does
+            )
+            logging.getLogger("uvicorn.error").error("a failure")
+    assert caplog.text.count("Fatal error on transport") == 10
+    assert caplog.text.count("a failure") == 10
+    assert "protocol" not in caplog.text
+
+
 def test_every_error_of_a_group_is_described_and_none_quoted() -> None:
     secret = "c4n" + "4ry"
     text = describe(ExceptionGroup(secret, [KeyError(secret), ExceptionGroup("", [OSError(secret)])]))

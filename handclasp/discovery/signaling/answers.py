@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import cast
@@ -12,6 +11,7 @@ from typing import cast
 import trio
 
 from handclasp.errors import ProtocolViolation, ServiceUnavailable
+from handclasp.jsontext import parse_json_untrusted
 
 __all__ = [
     "LONGEST_ANSWER",
@@ -47,8 +47,8 @@ def object_untrusted(data: str | bytes) -> dict[str, object]:
         ProtocolViolation: it is none.
     """
     try:
-        value: object = json.loads(data)
-    except (ValueError, RecursionError):
+        value = parse_json_untrusted(data)
+    except ValueError:
         raise ProtocolViolation("something that is not JSON") from None
     if not isinstance(value, dict):
         raise ProtocolViolation("JSON that is not an object")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 from handclasp.errors import ProtocolViolation, ServiceRefused, ServiceUnavailable
+from handclasp.request_body import one_piece
 
 from .answers import LONGEST_ANSWER, TIMEOUT, object_untrusted, promptly, short
 from .websocket import CLOSE_TIMEOUT
@@ -50,7 +51,7 @@ class HttpClient:
         if body:
             headers["Content-Type"] = "application/json"
         request = self._client.build_request(method, self._base + path, headers=headers, content=body)
-        request.stream = _one_piece(body)
+        request.stream = one_piece(body)
         try:
             with promptly("the signaling service did not answer"):  # httpx's own are for each piece
                 response = await self._client.send(request, stream=True)
@@ -85,27 +86,6 @@ async def _read_untrusted(response: httpx.Response) -> bytes:
     if scope.cancelled_caught:
         raise ServiceRefused("malformed", f"the service's answer is longer than {LONGEST_ANSWER} bytes")
     return bytes(data)
-
-
-def _one_piece(body: bytes) -> httpx.AsyncByteStream:
-    """A request's body. httpx's own is an async generator, which a cancelled request leaves half run."""
-    import httpx
-
-    class Body(httpx.AsyncByteStream):
-        def __aiter__(self) -> AsyncIterator[bytes]:
-            return _Once(body)
-
-    return Body()
-
-
-class _Once(AsyncIterator[bytes]):
-    def __init__(self, body: bytes) -> None:
-        self._rest = [body] if body else []
-
-    async def __anext__(self) -> bytes:
-        if not self._rest:
-            raise StopAsyncIteration
-        return self._rest.pop()
 
 
 @asynccontextmanager

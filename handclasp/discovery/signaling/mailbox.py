@@ -26,6 +26,7 @@ from handclasp.scope import open_scope
 from .answers import encode, promptly, short, text_of
 from .frames import Accepted, Crowded, End, Event, Frame, Incoming, Presence, Ready, frame_untrusted
 from .http import HttpClient, open_http
+from .ice import Offered, offered_untrusted
 from .moments import Moment, Watcher
 from .websocket import CLOSE_TIMEOUT, ServiceSocket, open_socket
 
@@ -154,6 +155,21 @@ class Mailbox:
                 return
             self._check()
             await trio.sleep(pause)
+
+    async def ice_servers(self) -> Offered:
+        """The STUN and TURN servers that the service has for this party.
+
+        Raises:
+            ServiceRefused: it declined, or answers what makes no sense.
+            ServiceUnavailable: it went away, or does not answer.
+        """
+        if self._token is None:
+            await self.wait_ready()
+        answer = await self._http.request("GET", "/ice", self._token, None)
+        try:
+            return offered_untrusted(answer, self._service)
+        except ProtocolViolation as exc:
+            raise ServiceRefused("malformed", f"the service answered GET /ice with {exc}") from None
 
     async def receive(self) -> Event:
         """Wait for the next event.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import trio
 
-from handclasp.abc import SignalingChannel
+from handclasp.abc import IceServer, SignalingChannel
 from handclasp.discovery.sealed import Conversation, Kind, Message
 from handclasp.errors import (
     DeadlineExceeded,
@@ -19,6 +20,7 @@ from handclasp.errors import (
     MisuseError,
     PeerLeft,
     ServiceRefused,
+    ServiceUnavailable,
 )
 from handclasp.identity import Identity, PeerId
 from handclasp.scope import open_scope
@@ -34,6 +36,8 @@ _MOMENT_OF: dict[Event, Moment] = {
     Presence(here=False): Moment.LEFT,
     Crowded(): Moment.CROWDED,
 }
+
+_log = logging.getLogger(__name__)
 
 #: Seconds that a handshake message waits for something to carry.
 _EARLY_DATA_PATIENCE = 3.0
@@ -138,6 +142,21 @@ class MailboxSession:
             PeerLeft, ServiceRefused, ServiceUnavailable: the pairing is over.
         """
         return await self.receive(Kind.LINK)
+
+    async def ice_servers(self) -> Sequence[IceServer]:
+        """The STUN and TURN servers of the service; where it has relays, the website waits until a wallet has come.
+
+        None when the service has none, or does not say: two peers may reach each other without.
+        """
+        try:
+            offered = await self._mailbox.ice_servers()
+            if offered.more:
+                await self._greeted.wait()
+                offered = await self._mailbox.ice_servers()
+        except (ServiceRefused, ServiceUnavailable) as exc:
+            _log.info("no ICE servers from the service: %s", exc)
+            return ()
+        return offered.servers
 
     # --- inside ---
 
@@ -268,6 +287,9 @@ class _SealedSignaling(SignalingChannel):
     @property
     def binding(self) -> bytes | None:
         return self._session.binding
+
+    async def ice_servers(self) -> Sequence[IceServer]:
+        return await self._session.ice_servers()
 
     async def send(self, message: bytes) -> None:
         if len(message) > self.MAX_MESSAGE:

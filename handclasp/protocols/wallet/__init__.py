@@ -1,5 +1,6 @@
 """The wallet protocol: link, session and signatures; the part that replaces WalletConnect."""
 
+from .origin import Fetch, Fetched, OriginCheck, OriginLevel, check_origin, fetch_https
 from .sequence import Observer, Step
 from .signing import SigningRequest
 from .wallet import PROTOCOL, Approver, LinkRequest, Proposal, Wallet
@@ -8,15 +9,21 @@ from .website import LinkedWallet, PendingLink, RemoteWallet, invite, open_walle
 __all__ = [
     "PROTOCOL",
     "Approver",
+    "Fetch",
+    "Fetched",
     "LinkRequest",
     "LinkedWallet",
     "Observer",
+    "OriginCheck",
+    "OriginLevel",
     "PendingLink",
     "Proposal",
     "RemoteWallet",
     "SigningRequest",
     "Step",
     "Wallet",
+    "check_origin",
+    "fetch_https",
     "invite",
     "open_wallet",
 ]

@@ -25,6 +25,7 @@ from handclasp.accounts import (
 from handclasp.discovery.signaling import Invitation
 from handclasp.errors import LinkRefused
 from handclasp.identity import PeerId
+from handclasp.jsontext import parse_json_untrusted
 
 __all__ = ["STATEMENT", "Pairing", "sign_link", "verify_link_untrusted"]
 
@@ -64,7 +65,7 @@ class Pairing:
             address=address,
             statement=STATEMENT,
             uri=self.invitation.origin,
-            chain_id=chain,
+            chain_id=ChainId("eip155", str(chain)),
             nonce=self.nonce,
             issued_at=now,
             expiration_time=now + LIFETIME,
@@ -80,7 +81,7 @@ class Pairing:
             statement=STATEMENT,
             uri=self.invitation.origin,
             nonce=self.nonce,
-            chain_ids=chains,
+            chain_ids=frozenset(ChainId("eip155", str(chain)) for chain in chains),
             request_id=self.invitation.mailbox,
             resources=self._resources,
         )
@@ -102,13 +103,13 @@ def verify_link_untrusted(link: bytes, pairing: Pairing, chains: frozenset[int])
     signed = SignInMessage.from_text_untrusted(message)
     check(signed, pairing.expectation(chains), now=datetime.now(UTC))
     verify_message(message, signature, signed.address)
-    return AccountId(ChainId("eip155", str(signed.chain_id)), signed.address)
+    return signed.account
 
 
 def _parse_untrusted(link: bytes) -> tuple[str, str]:
     try:
-        value: object = json.loads(link)
-    except (ValueError, RecursionError):
+        value = parse_json_untrusted(link)
+    except ValueError:
         raise LinkRefused("link", "is not JSON") from None
     fields = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     if fields.get("refused") == "by the person":
@@ -137,8 +138,8 @@ def check_verdict_untrusted(text: bytes) -> None:
         LinkRefused: it did not accept the link, or answered something else.
     """
     try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json_untrusted(text)
+    except ValueError:
         raise LinkRefused("verdict", "the website answered with something that is not JSON") from None
     fields = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     if fields.get("linked") is not True:

@@ -16,6 +16,7 @@ from typing import cast
 from handclasp.accounts import LocalAccount
 from handclasp.accounts.typed_data import check_typed_data_untrusted
 from handclasp.errors import ProtocolViolation, RequestFailed
+from handclasp.jsontext import parse_json_untrusted
 
 from .sessions import INVALID_PARAMS, UNAUTHORIZED
 
@@ -123,8 +124,8 @@ def _escaped(c: str) -> str:
 def _typed_data(data: object) -> dict[str, object]:
     if isinstance(data, str):
         try:
-            data = cast("object", json.loads(data))
-        except (ValueError, RecursionError):
+            data = parse_json_untrusted(data)
+        except ValueError:
             raise RequestFailed(INVALID_PARAMS, "typed data: not JSON") from None
     if not isinstance(data, dict):
         raise RequestFailed(INVALID_PARAMS, "typed data: not an object")

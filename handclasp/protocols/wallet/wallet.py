@@ -17,7 +17,9 @@ from handclasp.node import Node
 from handclasp.protocols.jsonrpc import METHOD_NOT_FOUND, open_jsonrpc
 from handclasp.scope import Result, deadline, open_scope
 
+from .connecting import Connecting
 from .link import DECLINED, Pairing, check_verdict_untrusted, sign_link
+from .origin import OriginCheck, OriginLevel
 from .sequence import Observer, Step, watch
 from .sessions import (
     CHAINS_UNSUPPORTED,
@@ -39,17 +41,20 @@ __all__ = ["PROTOCOL", "Approver", "LinkRequest", "Proposal", "Wallet"]
 #: The protocol id of the wallet protocol (docs/protocols/wallet.md).
 PROTOCOL = "/handclasp/wallet/1.0.0"
 _HANDSHAKE_TIMEOUT = 30.0  # seconds; a website is a program, it answers at once
-_CONNECT_TIMEOUT = 30.0  # seconds; the person may have agreed long after both descriptions were there
 
 
 @dataclass(frozen=True)
 class LinkRequest:
-    """A website wants to be linked with this account. The origin is what the QR code *claims*."""
+    """A website wants to be linked with this account. *level* says how far its origin can be believed.
+
+    Show the origin as verified only if ``level.is_verified``; otherwise it is what the QR code *claims*.
+    """
 
     origin: str
     service: str
     website: PeerId
     account: AccountId
+    level: OriginLevel = OriginLevel.CLAIMED
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,11 @@ class _Website:
     sessions: dict[str, Session] = field(default_factory=dict[str, Session])
 
 
+async def _ask_nobody(_: Invitation) -> OriginLevel:
+    await trio.lowlevel.checkpoint()
+    return OriginLevel.CLAIMED
+
+
 class Wallet:
     """One account that websites can link with and ask for signatures.
 
@@ -100,12 +110,22 @@ class Wallet:
         account: whose key signs.
         approver: asks the person.
         chains: EIP-155 chain ids; the first one is named in the sign-in message.
+        origin_check: finds out how far a website's origin can be believed, while the handshake runs;
+            `check_origin` asks the origin itself. Default: nobody is asked, every origin is *claimed*.
     """
 
-    def __init__(self, account: LocalAccount, approver: Approver, *, chains: tuple[int, ...] = (1,)) -> None:
+    def __init__(
+        self,
+        account: LocalAccount,
+        approver: Approver,
+        *,
+        chains: tuple[int, ...] = (1,),
+        origin_check: OriginCheck = _ask_nobody,
+    ) -> None:
         self._account = account
         self._approver = approver
         self._chains = chains
+        self._origin_check = origin_check
         self._websites: dict[PeerId, _Website] = {}
 
     @property
@@ -139,31 +159,35 @@ class Wallet:
             join(node.identity, invitation, watcher=watch(observe, wallet=True)) as session,
             open_scope() as scope,
         ):
-            connected = Result[Connection]()
+            connecting = Connecting(node, session.signaling, lambda: observe(Step.WALLET_CONNECTED))
+            level = Result[OriginLevel]()
+            scope.start_soon(connecting.run)
+            scope.start_soon(level.of, lambda: self._origin_check(invitation))
+            async with open_scope() as deciding:
+                deciding.start_soon(connecting.watch)  # nobody goes on reading a prompt that is in vain
+                link = await self._sign(session, level, observe)
+            await self._prove(session, link, observe)
+            return await connecting.get()
 
-            async def connect() -> Connection:
-                connection = await node.connect_over(session.signaling)
-                observe(Step.WALLET_CONNECTED)
-                return connection
-
-            scope.start_soon(connected.of, connect)
-            await self._prove(session, observe)
-            return await connected.get(within=_CONNECT_TIMEOUT)
-
-    async def _prove(self, session: MailboxSession, observe: Observer) -> None:
+    async def _sign(self, session: MailboxSession, level: Result[OriginLevel], observe: Observer) -> bytes:
+        """The link, once the person agrees."""
         invitation = session.invitation
         # Only after the handshake is the website known to be the one in the QR code.
         with deadline(_HANDSHAKE_TIMEOUT, "the website did not answer the handshake"):
             handshake_hash = await session.handshake_hash()
-        request = LinkRequest(invitation.origin, invitation.service, session.peer, self.account)
+        request = LinkRequest(
+            invitation.origin, invitation.service, session.peer, self.account, await level.get()
+        )
         if not await self._approver.approve_link(request):
             await session.send_link(DECLINED)
             raise LinkRefused("approval", "you declined")
         observe(Step.APPROVED)
         pairing = Pairing(invitation, session.identity.peer_id, await session.nonce(), handshake_hash)
-        link = await trio.to_thread.run_sync(sign_link, pairing, self._account, self._chains[0])
+        return await trio.to_thread.run_sync(sign_link, pairing, self._account, self._chains[0])
+
+    async def _prove(self, session: MailboxSession, link: bytes, observe: Observer) -> None:
         # Before the website can know that it is linked: its first stream may overtake its verdict.
-        website = self._websites[session.peer] = _Website(invitation.origin)
+        website = self._websites[session.peer] = _Website(session.invitation.origin)
         try:
             await session.post_link(link)
             observe(Step.LINK_POSTED)

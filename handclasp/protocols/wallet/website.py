@@ -16,8 +16,9 @@ from handclasp.errors import LinkRefused, MisuseError, ProtocolViolation, Reques
 from handclasp.identity import PeerId
 from handclasp.node import Node
 from handclasp.protocols.jsonrpc import INTERNAL_ERROR, JsonRpcPeer, open_jsonrpc
-from handclasp.scope import Result, deadline, open_scope
+from handclasp.scope import deadline, open_scope
 
+from .connecting import Connecting
 from .link import Pairing, verdict, verify_link_untrusted
 from .sequence import Observer, Step, watch
 from .sessions import METHODS
@@ -26,7 +27,6 @@ from .wallet import PROTOCOL
 __all__ = ["LinkedWallet", "PendingLink", "RemoteWallet", "invite", "open_wallet"]
 
 _DECISION_TIMEOUT = 300.0  # seconds from the scan; as long as the service keeps a claimed mailbox
-_CONNECT_TIMEOUT = 30.0  # seconds from the verified link; usually the connection was there before it
 
 
 class LinkedWallet:
@@ -48,12 +48,12 @@ class PendingLink:
     def __init__(
         self,
         session: MailboxSession,
-        connected: Result[Connection],
+        connecting: Connecting,
         chains: frozenset[int],
         observe: Observer,
     ) -> None:
         self._session = session
-        self._connected = connected
+        self._connecting = connecting
         self._chains = chains
         self._observe = observe
 
@@ -74,10 +74,13 @@ class PendingLink:
             ServiceRefused: the service ended the pairing; the code says why.
             ServiceUnavailable: the service went away.
         """
-        await self._session.wait_scanned()
-        with deadline(_DECISION_TIMEOUT, "the wallet did not link"):
-            account = await self._verify(await self._session.receive_link())
-        return LinkedWallet(account, await self._connected.get(within=_CONNECT_TIMEOUT))
+        async with open_scope() as waiting:
+            waiting.start_soon(self._connecting.watch)
+            await self._session.wait_scanned()
+            with deadline(_DECISION_TIMEOUT, "the wallet did not link"):
+                link = await self._session.receive_link()
+        account = await self._verify(link)
+        return LinkedWallet(account, await self._connecting.get())
 
     async def _verify(self, link: bytes) -> AccountId:
         self._observe(Step.LINK_RECEIVED)
@@ -124,16 +127,10 @@ async def invite(
         node.identity, service=service, origin=origin, lifetime=lifetime, watcher=watch(observe, wallet=False)
     )
     async with opening as session, open_scope() as scope:
-        connected = Result[Connection]()
-
-        async def connect() -> Connection:
-            # Gathers candidates at once, so that the offer is ready before anybody scans.
-            connection = await node.connect_over(session.signaling)
-            observe(Step.WEBSITE_CONNECTED)
-            return connection
-
-        scope.start_soon(connected.of, connect)
-        yield PendingLink(session, connected, frozenset(chains), observe)
+        # At once, so that the offer is ready before anybody scans.
+        connecting = Connecting(node, session.signaling, lambda: observe(Step.WEBSITE_CONNECTED))
+        scope.start_soon(connecting.run)
+        yield PendingLink(session, connecting, frozenset(chains), observe)
 
 
 class RemoteWallet:

@@ -79,6 +79,7 @@ class PresenceExchange(Switchboard):
         self._hub = PresenceHub(settings.presence)
         self.timer = Timer(self._tick, self._hub.next_deadline)
         self.take = self._hub.take
+        self.population = self._hub.population
         self._lines: dict[int, PresenceLine] = {}
         self._empty: anyio.Event | None = None
 

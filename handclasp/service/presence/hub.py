@@ -13,6 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from handclasp.identity import PeerId
+from handclasp.service.buckets import Bucket
 from handclasp.service.frames import Refused
 from handclasp.service.settings import PresenceSettings
 
@@ -73,6 +74,7 @@ class _Socket:
     host: str | None
     nonce: str
     tokens: float
+    frames: Bucket
     tokens_at: float = 0.0
     stage: Stage = Stage.NEW
     peer: str | None = None
@@ -122,6 +124,10 @@ class PresenceHub:
         while (due := self.next_deadline()) is not None and due <= now:
             self._end_channel(next(iter(self._expiring)), CloseCode.EXPIRED)
 
+    def population(self) -> int:
+        """How many peers are here."""
+        return len(self._peers)
+
     # What comes out
 
     def drain(self) -> tuple[list[int], list[Note]]:
@@ -157,6 +163,7 @@ class PresenceHub:
             host=host,
             nonce=secrets.token_hex(32),
             tokens=self._settings.burst,
+            frames=Bucket(self._settings.frames_burst, self._settings.frames_rate),
             tokens_at=now,
         )
         self._sockets[connection] = socket
@@ -203,6 +210,9 @@ class PresenceHub:
     # What a client may ask
 
     def _obey(self, connection: int, socket: _Socket, frame: ClientFrame, now: float) -> None:
+        if not socket.frames.spend(now):
+            rate = self._settings.frames_rate
+            raise Refused("limit", f"at most {rate:g} frames a second, in the long run", 429)
         stage = ORDER.get((socket.stage, type(frame)))
         if stage is None:
             wanted = "prove first" if socket.stage is Stage.NEW else "only one proof"

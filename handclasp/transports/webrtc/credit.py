@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from handclasp.errors import ProtocolViolation
 
-#: Bytes that may wait unread in one stream: what 100 MB/s need on a path of 10 ms.
-WINDOW = 1024 * 1024
+#: Bytes that may wait unread in one stream: what 100 MB/s need on a path of 20 ms.
+WINDOW = 2 * 1024 * 1024
 
 _NAME = "a=x-handclasp-window:"
 _STEP = WINDOW // 8  # bytes read from one report to the next

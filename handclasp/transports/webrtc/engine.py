@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from handclasp.abc import IceServer
+
 __all__ = [
     "INIT",
     "Candidate",
@@ -24,16 +26,6 @@ __all__ = [
 
 #: The label of channels that are nobody's stream: they only set something up (libp2p webrtc, "init").
 INIT = "init"
-
-
-@dataclass(frozen=True)
-class IceServer:
-    """A STUN or TURN server (W3C ``RTCIceServer``)."""
-
-    url: str
-    """``stun:host:port``, ``turn:host:port?transport=udp`` or ``turns:…``."""
-    username: str | None = None
-    credential: str | None = None
 
 
 @dataclass(frozen=True)

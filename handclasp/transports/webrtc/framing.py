@@ -9,6 +9,7 @@ we add a field of our own, ``optional uint64 read = 15`` (credit.py); others pas
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -57,8 +58,13 @@ class Frame(NamedTuple):
 
 def encode_data(payload: bytes) -> bytes:
     """Frame at most `MAX_PAYLOAD` bytes."""
-    size = encode_uvarint(len(payload))
-    return b"%b%c%b%b" % (encode_uvarint(1 + len(size) + len(payload)), _DATA_KEY, size, payload)
+    return _data_head(len(payload)) + payload
+
+
+@functools.lru_cache(maxsize=64)  # a program sends the same few lengths again and again
+def _data_head(length: int) -> bytes:
+    size = encode_uvarint(length)
+    return b"%b%c%b" % (encode_uvarint(1 + len(size) + length), _DATA_KEY, size)
 
 
 def encode_flag(flag: Flag) -> bytes:

@@ -8,11 +8,11 @@ Source: libp2p webrtc specification, "Signaling protocol": protobuf
 from __future__ import annotations
 
 import enum
-import json
 from dataclasses import dataclass
 from typing import cast
 
 from handclasp.errors import ProtocolViolation
+from handclasp.jsontext import parse_json_untrusted
 from handclasp.protobuf import decode_fields_untrusted, encode_field, last_bytes, last_int
 
 #: Bytes. A data-channel SDP with 64 candidates has about 7 KiB; 32 KiB leaves room for verbose peers.
@@ -69,8 +69,8 @@ def candidate_from_json_untrusted(text: str) -> str | None:
         ProtocolViolation: not the JSON of an ``RTCIceCandidate``.
     """
     try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json_untrusted(text)
+    except ValueError:
         raise ProtocolViolation("a candidate is not JSON") from None
     if value is None:
         return None

@@ -57,18 +57,21 @@ _ROOM = nullcontext()  # without end
 _CONFIRMATION_LENGTH = 32
 
 
-def webrtc(*, engine: Engine | None = None, ice_servers: Sequence[IceServer] = ()) -> TransportFactory:
+def webrtc(
+    *, engine: Engine | None = None, ice_servers: Sequence[IceServer] = (), take_offered: bool = True
+) -> TransportFactory:
     """The WebRTC transport for `open_node`.
 
     Args:
         engine: the WebRTC stack; default `AiortcEngine()`.
         ice_servers: STUN and TURN servers; none unless you name some.
+        take_offered: use those, too, that come with the signaling, such as a service's. They learn your address.
     """
 
     @asynccontextmanager
     async def open_transport(context: Context) -> AsyncGenerator[Transport]:
         async with (engine or _default_engine()).open() as session:
-            yield WebRTCTransport(session, tuple(ice_servers), context)
+            yield WebRTCTransport(session, tuple(ice_servers), context, take_offered=take_offered)
 
     return open_transport
 
@@ -113,8 +116,16 @@ def _default_engine() -> Engine:
 class WebRTCTransport(Transport):
     """Dials and accepts through the node's signaling; made by `webrtc`."""
 
-    def __init__(self, session: EngineSession, ice_servers: Sequence[IceServer], context: Context) -> None:
+    def __init__(
+        self,
+        session: EngineSession,
+        ice_servers: Sequence[IceServer],
+        context: Context,
+        *,
+        take_offered: bool,
+    ) -> None:
         self._session = session
+        self._take_offered = take_offered
         self._ice_servers = ice_servers
         self._signaling = context.signaling
         self._me = context.identity.peer_id
@@ -180,7 +191,8 @@ class WebRTCTransport(Transport):
         return connection
 
     async def _connect(self, channel: SignalingChannel, prefix: str) -> Connection:
-        peer_connection = await self._session.create_peer(self._ice_servers)
+        offered = await channel.ice_servers() if self._take_offered else ()
+        peer_connection = await self._session.create_peer((*self._ice_servers, *offered))
         try:
             attempt = _Attempt(peer_connection, channel, prefix)
             connection = await (attempt.offer() if channel.offers else attempt.answer())

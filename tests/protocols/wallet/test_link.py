@@ -149,7 +149,7 @@ def test_a_link_made_for_another_pairing_is_refused(other: Pairing, field: str) 
         pytest.param({"uri": "https://evil.example"}, "uri", id="URI"),
         pytest.param({"uri": "https://shop.example/"}, "uri", id="URI with a slash"),
         pytest.param({"uri": "http://shop.example"}, "uri", id="URI with another scheme"),
-        pytest.param({"chain_id": 5}, "chain_id", id="chain"),
+        pytest.param({"chain_id": ChainId("eip155", "5")}, "chain_id", id="chain"),
         pytest.param({"nonce": "0123456789abcdef"}, "nonce", id="half the nonce"),
         pytest.param({"request_id": None}, "request_id", id="no mailbox"),
         pytest.param({"request_id": "0" * 32}, "request_id", id="another mailbox"),
@@ -244,7 +244,7 @@ def test_no_character_of_the_signed_text_can_be_changed() -> None:
 def test_a_changed_text_that_still_has_every_field_fails_by_its_signature() -> None:
     text = str(message())
     later = str(message(issued_at=now() - timedelta(seconds=7)))
-    other = str(message(chain_id=10))
+    other = str(message(chain_id=ChainId("eip155", "10")))
     signature = ACCOUNT.sign_message(text)
     for changed in (later, other):
         assert refused(sent(changed, signature)).field == "signature"

@@ -30,7 +30,7 @@ _STREAM_IDS = (
 #: Bytes that may be under way. aiortc announces 1 MiB, too.
 RECEIVE_WINDOW = 1024 * 1024
 #: Bytes of received messages that may wait unread in one connection; about what go-libp2p lets wait in one of QUIC.
-#: Sixteen paused readers (credit.py); a peer that does not know our flow control may fill it with one.
+#: Eight paused readers (credit.py); a peer that does not know our flow control may fill it with one.
 MAX_UNREAD = 16 * 1024 * 1024
 
 _HEADER = sctp.SCTP_COMMON_HEADER_LENGTH

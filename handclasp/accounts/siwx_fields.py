@@ -1,4 +1,6 @@
-"""The single fields of a sign-in message: what may stand in each (EIP-4361 §ABNF, RFC 3986, RFC 3339).
+"""The fields of a sign-in message that are alike in every namespace: what may stand in each.
+
+Sources: EIP-4361 §ABNF, CAIP-122 §Abstract Data Model, RFC 3986, RFC 3339.
 
 Every function raises `LinkRefused` with the field's name. None of them lets a control character, a line
 feed, a carriage return or anything outside ASCII through, because each expression lists what it allows.
@@ -29,7 +31,6 @@ _URI: Final = re.compile(
 _STATEMENT: Final = re.compile(rf"[{_UNRESERVED}{_SUB_DELIMS}:/?#\[\]@ ]+")
 _NONCE: Final = re.compile(r"[A-Za-z0-9]{8,128}")
 _REQUEST_ID: Final = re.compile(rf"{_PCHAR}+")
-_CHAIN_ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 _TIME: Final = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{3}))?Z"
 )
@@ -40,7 +41,6 @@ _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _LONGEST_HOST: Final = 253  # RFC 1035 §2.3.4 as text, without the root's dot
 _HIGHEST_PORT: Final = 2**16 - 1
 _LONGEST_URI: Final = 2048  # as for the service's own URLs
-_HIGHEST_CHAIN_ID: Final = 9_223_372_036_854_775_771  # EIP-2294: 2 * id + 36 still fits 64 bits
 
 
 def check_scheme(value: str) -> None:
@@ -87,19 +87,6 @@ def check_uri(name: str, value: str) -> None:
         raise LinkRefused(name, "is not a URI without userinfo (RFC 3986)")
     if match["ip6"] is not None and _ip6(match["ip6"]) is None:
         raise LinkRefused(name, "has a host that is not an IPv6 address")
-
-
-def check_chain_id(value: int) -> None:
-    """An EIP-155 chain id."""
-    if not 1 <= value <= _HIGHEST_CHAIN_ID:
-        raise LinkRefused("chain_id", f"is not between 1 and {_HIGHEST_CHAIN_ID}")
-
-
-def parse_chain_id(text: str) -> int:
-    """The number in *text*, which has to be short: ``int`` is slow on long ones, then fails on them."""
-    if _CHAIN_ID.fullmatch(text) is None:
-        raise LinkRefused("chain_id", "is not a decimal number without leading zeros")
-    return int(text)
 
 
 def check_nonce(value: str) -> None:

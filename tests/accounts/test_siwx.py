@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handclasp.accounts import SignInMessage
+from handclasp.accounts import ChainId, SignInMessage
 from handclasp.errors import LinkRefused
 
 # The example of EIP-4361, with the domain it had when most wallets were written.
@@ -72,7 +72,7 @@ def test_the_example_of_the_standard_is_read_field_by_field() -> None:
         address="0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2",
         statement="I accept the ServiceOrg Terms of Service: https://service.org/tos",
         uri="https://service.org/login",
-        chain_id=1,
+        chain_id=ChainId("eip155", "1"),
         nonce="32891756",
         issued_at=datetime(2021, 9, 30, 16, 25, 24, tzinfo=UTC),
         resources=(
@@ -80,6 +80,18 @@ def test_the_example_of_the_standard_is_read_field_by_field() -> None:
             "https://example.com/my-web2-claim.json",
         ),
     )
+
+
+@pytest.mark.parametrize("origin", ["example.com", "example.com:3388", "https://example.com"])
+def test_the_examples_of_the_standard_as_it_stands_are_read(origin: str) -> None:
+    # EIP-4361 §Examples: implicit scheme, implicit scheme with a port, explicit scheme
+    text = EXAMPLE.replace("service.org", "example.com").replace("ServiceOrg", "ExampleOrg")
+    text = text.replace("example.com wants", f"{origin} wants")
+    message = SignInMessage.from_text_untrusted(text)
+    assert (message.scheme, message.domain) == (
+        ("https", "example.com") if "://" in origin else (None, origin)
+    )
+    assert str(message) == text
 
 
 def test_a_message_with_every_field_is_read_field_by_field() -> None:
@@ -90,7 +102,7 @@ def test_a_message_with_every_field_is_read_field_by_field() -> None:
         statement="Sign in. (It's free!) [ok?] #1 ~a_b;c,d=e&f*g+h$ @me/",
         uri="https://[::1]:8443/login?next=/a%20b#top",
         version="1",
-        chain_id=11155111,
+        chain_id=ChainId("eip155", "11155111"),
         nonce="abcDEF0123456789",
         issued_at=datetime(2026, 1, 2, 3, 4, 5, 250_000, tzinfo=UTC),
         expiration_time=datetime(2026, 1, 2, 3, 14, 5, tzinfo=UTC),
@@ -136,7 +148,7 @@ def test_without_a_statement_there_are_two_empty_lines() -> None:
         (" " + FULL, "scheme"),
         (edited("wants you", "wants  you"), "message"),
         (edited("account:", "account"), "message"),
-        (edited("Ethereum", "Solana"), "message"),
+        (edited("Ethereum", "Bitcoin"), "message"),
         (edited("Sign in. ", "Sign in. " + "a" * 8192), "message"),
         # scheme
         (edited("https://[::1]:8443 wants", "://[::1]:8443 wants"), "scheme"),
@@ -393,7 +405,9 @@ def test_a_uri_of_rfc_3986_is_taken(uri: str) -> None:
 
 def test_limits_are_reached_but_not_passed() -> None:
     message = SignInMessage.from_text_untrusted(LEAST)
-    most = replace(message, resources=("a:b",) * 32, nonce="n" * 128, chain_id=9223372036854775771)
+    most = replace(
+        message, resources=("a:b",) * 32, nonce="n" * 128, chain_id=ChainId("eip155", "9223372036854775771")
+    )
     most = replace(most, statement="s" * (8192 - len(str(most)) - 1))
     assert len(str(most)) == 8192
     assert SignInMessage.from_text_untrusted(str(most)) == most
@@ -411,8 +425,8 @@ def test_limits_are_reached_but_not_passed() -> None:
         ("statement", "one\ntwo"),
         ("uri", "https://example.com\nVersion: 1"),
         ("version", "2"),
-        ("chain_id", 0),
-        ("chain_id", 2**63),
+        ("chain_id", ChainId("eip155", "0")),
+        ("chain_id", ChainId("eip155", str(2**63))),
         ("nonce", "32891756\nIssued At: 2021-09-30T16:25:24Z"),
         ("issued_at", datetime(2021, 9, 30)),  # noqa: DTZ001 - the missing zone is the point
         ("issued_at", datetime(2021, 9, 30, microsecond=1, tzinfo=UTC)),
@@ -480,7 +494,7 @@ messages = st.builds(
     address=addresses,
     statement=st.none() | st.text(PCHAR + " /?#[]", min_size=1, max_size=60),
     uri=uris,
-    chain_id=st.integers(1, 2**63 - 37),
+    chain_id=st.integers(1, 2**63 - 37).map(lambda number: ChainId("eip155", str(number))),
     nonce=st.from_regex(r"[A-Za-z0-9]{8,20}", fullmatch=True),
     issued_at=safe_moments,
     expiration_time=st.none() | safe_moments,

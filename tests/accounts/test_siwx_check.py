@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handclasp.accounts import Expectation, SignInMessage, check
+from handclasp.accounts import ChainId, Expectation, SignInMessage, check
 from handclasp.errors import ConfigurationError, LinkRefused
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -21,7 +21,7 @@ MESSAGE = SignInMessage(
     address=ADDRESS,
     statement="Sign in to Example",
     uri="https://example.com/login",
-    chain_id=1,
+    chain_id=ChainId("eip155", "1"),
     nonce="abcdefgh12345678",
     issued_at=NOW,
     expiration_time=NOW + 10 * MINUTE,
@@ -35,7 +35,7 @@ EXPECTATION = Expectation(
     address=ADDRESS,
     statement="Sign in to Example",
     uri="https://example.com/login",
-    chain_ids=frozenset({1, 10}),
+    chain_ids=frozenset({ChainId("eip155", "1"), ChainId("eip155", "10")}),
     nonce="abcdefgh12345678",
     request_id="mailbox-7",
     resources=("urn:peer:website", "urn:peer:wallet", "urn:handshake:00ff"),
@@ -47,7 +47,7 @@ FAULTS: list[tuple[str, object]] = [
     ("address", OTHER_ADDRESS),
     ("statement", "Give everything away"),
     ("uri", "https://example.com/logout"),
-    ("chain_id", 2),
+    ("chain_id", ChainId("eip155", "2")),
     ("nonce", "abcdefgh12345679"),
     ("issued_at", NOW + 2 * MINUTE),
     ("expiration_time", None),
@@ -65,7 +65,7 @@ def refused_field(message: SignInMessage, expectation: Expectation = EXPECTATION
 
 def test_a_message_that_is_as_expected_passes() -> None:
     check(MESSAGE, EXPECTATION, now=NOW)
-    check(replace(MESSAGE, chain_id=10), EXPECTATION, now=NOW)
+    check(replace(MESSAGE, chain_id=ChainId("eip155", "10")), EXPECTATION, now=NOW)
     check(replace(MESSAGE, not_before=None), EXPECTATION, now=NOW)
 
 

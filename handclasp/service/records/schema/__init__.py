@@ -1,0 +1,1 @@
+"""The numbered SQL files that make the schema, a folder for each database."""
