@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,36 +40,56 @@ class Server:
     process: subprocess.Popen[str]
 
 
-@contextmanager
-def running(server: str, app: str, records: Path) -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [part.format(port=port) for part in COMMANDS[server]]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command, f"tests.service.served:{app}"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "RECORDS": str(records)},
-    )
-    try:
+def free_port() -> int:
+    """A port that nobody uses, below those that the system gives to outgoing connections."""
+    while True:
+        port = random.randint(20_000, 32_000)  # noqa: S311 - no secret
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+def start(server: str, app: str, records: Path) -> Server:
+    """A server that listens. Another test may take its port before it does: then once more with another one."""
+    said: list[str] = []
+    for _ in range(5):
+        port = free_port()
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                *(part.format(port=port) for part in COMMANDS[server]),
+                f"tests.service.served:{app}",
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "RECORDS": str(records)},
+        )
         assert process.stdout is not None
         said = []
         for line in process.stdout:
             said.append(line)
             if any(words in line.lower() for words in LISTENING):
-                break
-        else:
-            pytest.fail(f"{server} did not start: {''.join(said)}")
-        yield Server(f"127.0.0.1:{port}", process)
+                return Server(f"127.0.0.1:{port}", process)
+        process.communicate()
+        if "in use" not in "".join(said):
+            break
+    pytest.fail(f"{server} did not start: {''.join(said)}")
+
+
+@contextmanager
+def running(server: str, app: str, records: Path) -> Iterator[Server]:
+    started = start(server, app, records)
+    try:
+        yield started
     finally:
-        process.terminate()
+        started.process.terminate()
         try:
-            process.communicate(timeout=HANG)
+            started.process.communicate(timeout=HANG)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            started.process.kill()
+            started.process.communicate()
 
 
 @pytest.fixture(params=COMMANDS, scope="module")
