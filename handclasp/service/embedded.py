@@ -12,10 +12,14 @@ import logging
 from collections.abc import Iterable
 from typing import cast
 
+import anyio
+
 from handclasp.errors import HandclaspError, RecordsUnavailable
 
 from .app import SignalingApp, create_app
 from .asgi import Event, Headers, Receive, Request, Scope, Send
+from .counts import Counts
+from .door import Door
 from .frames import Refused
 from .journal import describe
 from .proof import answer_proof_untrusted
@@ -46,8 +50,11 @@ class SignInApp:
     Mount it below any path, and once more at `WELL_KNOWN`; or put it `handclasp.service.beside.beside` the website.
     """
 
-    def __init__(self, sessions: Sessions, signaling: SignalingApp | None) -> None:
+    def __init__(
+        self, sessions: Sessions, signaling: SignalingApp | None, settings: Settings = _DEFAULTS
+    ) -> None:
         self.sessions = sessions
+        self._door = Door(settings, Counts())
         self._signaling = signaling
         self._routes = SignInRoutes(sessions, None if signaling is None else self._open_mailbox)
         self._rule = OriginRule(sessions.settings)
@@ -158,7 +165,10 @@ class SignInApp:
     async def _answer_untrusted(self, scope: Scope, request: Request, receive: Receive) -> Answer | None:
         """The answer of this layer; None for a path of the mailboxes."""
         check_url_untrusted(request)
-        if _full_path(scope).startswith(f"{WELL_KNOWN}/"):
+        is_proof = _full_path(scope).startswith(f"{WELL_KNOWN}/")
+        if is_proof or self._routes.has(request.path):  # the mailboxes have a door of their own
+            self._door.admit_untrusted(scope, request, anyio.current_time())
+        if is_proof:
             peer = _full_path(scope).removeprefix(f"{WELL_KNOWN}/")
             return await answer_proof_untrusted(self.sessions, request, peer)
         if self._routes.has(request.path):
@@ -209,17 +219,24 @@ def create_embedded_app(
     Args:
         sign_in: who may sign in from where.
         records: what remembers; default memory, which forgets everybody when the process ends.
-        settings: limits of the mailboxes.
+        settings: limits of the mailboxes and by address, and the proxies in front.
         verifier: of the accounts' signatures.
     """
-    return SignInApp(_sessions(sign_in, records, verifier), create_app(settings))
+    return SignInApp(_sessions(sign_in, records, verifier), create_app(settings), settings)
 
 
 def create_sign_in_app(
-    sign_in: SignInSettings, *, records: Records | None = None, verifier: SignatureVerifier = _EIP155
+    sign_in: SignInSettings,
+    *,
+    records: Records | None = None,
+    settings: Settings = _DEFAULTS,
+    verifier: SignatureVerifier = _EIP155,
 ) -> SignInApp:
-    """Make the sessions of a website whose mailboxes are on a shared service; arguments as `create_embedded_app`."""
-    return SignInApp(_sessions(sign_in, records, verifier), None)
+    """Make the sessions of a website whose mailboxes are on a shared service; arguments as `create_embedded_app`.
+
+    Of *settings* only the limits by address and the proxies count.
+    """
+    return SignInApp(_sessions(sign_in, records, verifier), None, settings)
 
 
 def _sessions(sign_in: SignInSettings, records: Records | None, verifier: SignatureVerifier) -> Sessions:

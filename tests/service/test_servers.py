@@ -39,35 +39,48 @@ class Server:
     process: subprocess.Popen[str]
 
 
-@contextmanager
-def running(server: str, app: str, records: Path) -> Iterator[Server]:
-    port = free_port()
-    command = [part.format(port=port) for part in COMMANDS[server]]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command, f"tests.service.served:{app}"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "RECORDS": str(records)},
-    )
-    try:
+def start(server: str, app: str, records: Path) -> Server:
+    """A server that listens. Another test may take its port before it does: then once more with another one."""
+    said: list[str] = []
+    for _ in range(5):
+        port = free_port()
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                *(part.format(port=port) for part in COMMANDS[server]),
+                f"tests.service.served:{app}",
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "RECORDS": str(records)},
+        )
         assert process.stdout is not None
         said = []
         for line in process.stdout:
             said.append(line)
             if any(words in line.lower() for words in LISTENING):
-                break
-        else:
-            pytest.fail(f"{server} did not start: {''.join(said)}")
-        yield Server(f"127.0.0.1:{port}", process)
+                return Server(f"127.0.0.1:{port}", process)
+        process.communicate()
+        if "in use" not in "".join(said):
+            break
+    pytest.fail(f"{server} did not start: {''.join(said)}")
+
+
+@contextmanager
+def running(server: str, app: str, records: Path) -> Iterator[Server]:
+    started = start(server, app, records)
+    try:
+        yield started
     finally:
-        process.terminate()
+        started.process.terminate()
         try:
-            process.communicate(timeout=HANG)
+            started.process.communicate(timeout=HANG)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            started.process.kill()
+            started.process.communicate()
 
 
 @pytest.fixture(params=COMMANDS, scope="module")

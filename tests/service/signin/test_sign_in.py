@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
 import pytest
+import trio
+import trio.testing
 
 from handclasp.accounts import LocalAccount
+from handclasp.service import Settings
 from handclasp.service.embedded import SignInApp, create_embedded_app, create_sign_in_app
 from handclasp.service.records import SqliteRecords
 from handclasp.service.signin import Sessions, SignInSettings
@@ -272,3 +276,32 @@ async def test_the_database_may_fail_and_the_client_is_told_to_try_again(tmp_pat
     assert (await browser.get("/session")).status == 200
     await locker.aclose()
     await app.shut_down()
+
+
+@pytest.mark.parametrize("make", [create_embedded_app, create_sign_in_app])
+async def test_one_address_asks_only_so_often(make: Callable[..., SignInApp]) -> None:
+    app = make(SETTINGS, settings=Settings(address_burst=3, address_rate=0.001))
+    browser = Browser(app)
+    replies = [await browser.post("/session/redeem", {"code": "0" * 64}) for _ in range(4)]
+    assert [reply.status for reply in replies] == [403, 403, 403, 429]
+    assert replies[-1].all("retry-after")
+    assert (await browser.get(f"/.well-known/handclasp/{Page(browser).identity.peer_id}")).status == 429
+
+
+async def test_a_body_that_drips_in_has_its_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    app = create_sign_in_app(SETTINGS)
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        await trio.sleep(1)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(event: dict) -> None:
+        sent.append(event)
+
+    headers = [(b"origin", ORIGIN.encode()), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/session/redeem", "headers": headers}
+    start = trio.current_time()
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 408
+    assert trio.current_time() - start == pytest.approx(10)
