@@ -228,3 +228,17 @@ async def test_one_malformed_message_ends_that_socket_and_nothing_else(tmp_path:
             await back.send(type="publish", topic="answer", body="AA")
             await pair.website.expect("message")
         await talk(others)
+
+
+async def test_garbage_on_the_wire_behind_good_frames_is_no_fault_of_the_service(tmp_path: Path) -> None:
+    """The server closes the socket by itself while the service still has answers for it."""
+    publish = client_frame(json.dumps({"type": "publish", "topic": "answer", "body": "AA"}).encode())
+    reserved = b"\x8f\x80" + bytes(4)
+    async with serving(tmp_path, *NO_LIMITS) as service, paired(service) as others:
+        for _ in range(50):
+            async with paired(service) as pair:
+                await pair.wallet.stream.send_all(publish * 60)
+                await pair.wallet.stream.send_all(reserved)
+                assert await pair.wallet.end() == 1002
+        await talk(others)
+    assert "fault of the service" not in service.log.read_text()
