@@ -22,3 +22,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """``pytest -n auto``: one more than there are processors, because many tests wait for a clock."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes minutes by its nature is for ``--thorough``."""
+    if config.getoption("--thorough"):
+        return
+    takes_minutes = [item for item in items if item.get_closest_marker("thorough")]
+    if takes_minutes:
+        config.hook.pytest_deselected(items=takes_minutes)
+        items[:] = [item for item in items if item not in takes_minutes]

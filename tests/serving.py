@@ -153,7 +153,8 @@ class Raw:
             opcode, payload = await self.receive()
             if opcode == 1:
                 return json.loads(payload)
-            assert opcode == 9, (opcode, payload)  # a ping
+            assert opcode == 9, (opcode, payload)
+            await self.send_frame(payload, opcode=10)  # a ping wants its pong
 
     async def expect(self, kind: str) -> dict:
         """The next text frame of a kind; acknowledgements in between are not looked at."""

@@ -265,6 +265,7 @@ def supervise(configuration: Configuration, *, ready: Callable[[str], None] | No
         if configuration.metrics:
             address = configuration.metrics_address()
             stack.enter_context(open_metrics(address, supervisor.snapshot, lambda: supervisor.is_ready))
+        _logger.warning("peers (/peers) find each other only when they are at the same worker")
         ended_by = supervisor.run(lambda: None if ready is None else ready(url))
     if ended_by != signal.SIGINT:  # as a single process does
         os.kill(os.getpid(), ended_by)

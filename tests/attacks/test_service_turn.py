@@ -28,6 +28,7 @@ from ..serving import (  # noqa: TID252 - tests are no installed package
 )
 from ..turn import SECRET, Refused, coturn, documented, relay_at  # noqa: TID252 - same
 from .pairing import ACCOUNT, Yes
+from .test_service_watched import free_port, numbers
 
 PRIVATE = [
     *("10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1", "192.168.255.254"),
@@ -225,11 +226,13 @@ async def test_a_pairing_goes_through_the_relay_that_the_service_named(tmp_path:
 
 
 async def test_whoever_takes_no_servers_from_the_service_uses_none(tmp_path: Path) -> None:
-    async with serving(tmp_path, *flags(tmp_path, "turn:127.0.0.1:9?transport=udp")) as service:
+    port = free_port()
+    options = (*flags(tmp_path, "turn:127.0.0.1:9?transport=udp"), "--metrics", f"127.0.0.1:{port}")
+    async with serving(tmp_path, *options) as service:
         engine = AiortcEngine(addresses=["127.0.0.1"])
         assert await path_of(service, webrtc(engine=engine, take_offered=False)) == {"direct"}
-        async with connected(service) as raw:
-            assert (await raw.request("GET", "/ready"))[0] == 200
+        answers = (await numbers(port))["handclasp_answers_total{200}"]
+        assert answers == 2, "a challenge and a link; nobody asked for servers"
 
 
 async def test_a_service_that_names_servers_which_are_not_there_does_not_stop_a_direct_pairing(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import suppress
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from handclasp.errors import ConfigurationError
 from handclasp.service import Settings
 from handclasp.service.journal import describe, server_logging
+from handclasp.service.logs import JsonLines
 from handclasp.service.settings import PresenceSettings
 from handclasp.service.strict import FRAME_LENGTH, MESSAGE_LENGTH
 from handclasp.service.wire import URL_LENGTH
@@ -94,6 +96,21 @@ def test_a_flood_of_failures_fills_no_log(caplog: pytest.LogCaptureFixture) -> N
     assert caplog.text.count("Fatal error on transport") == 10
     assert caplog.text.count("a failure") == 10
     assert "protocol" not in caplog.text
+
+
+def test_a_line_of_json_holds_types_and_places_of_an_error_and_one_line_only() -> None:
+    secret = "c4n" + "4ry"
+    try:
+        int(secret)
+    except ValueError as exc:
+        info = (type(exc), exc, exc.__traceback__)
+    record = logging.LogRecord("a", logging.ERROR, __file__, 1, "two\nlines of %s", ("text",), info)
+    text = JsonLines().format(record)
+    assert "\n" not in text
+    line = json.loads(text)
+    assert (line["level"], line["logger"], line["message"]) == ("error", "a", "two\nlines of text")
+    assert line["error"].startswith("ValueError")
+    assert secret not in text
 
 
 def test_every_error_of_a_group_is_described_and_none_quoted() -> None:
