@@ -170,22 +170,22 @@ async def test_a_redis_that_hangs_is_a_clear_refusal_and_all_is_well_when_it_goe
                     break
 
 
+MESSAGES = 200  # of the 256 that a mailbox takes
+
+
 async def talk(sender: Mailbox, receiver: Mailbox, topic: str, disturbed: trio.Event) -> None:
     """Messages go on until after the disturbance; each arrives once, in order."""
-    sent = 0
-    done = trio.Event()
 
     async def send() -> None:
-        nonlocal sent
-        while sent < 20 or not disturbed.is_set() or sent % 20:
-            await sender.publish(topic, b"%d" % sent)
-            sent += 1
-        done.set()
+        for number in range(MESSAGES):
+            if number == MESSAGES - 20:
+                await disturbed.wait()
+            await sender.publish(topic, b"%d" % number)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
         seen = 0
-        while not done.is_set() or seen < sent:
+        while seen < MESSAGES:
             body = getattr(await receiver.receive(), "body", None)
             if body is not None:
                 assert body == b"%d" % seen

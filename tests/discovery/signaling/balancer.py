@@ -47,9 +47,10 @@ class Balancer:
                 self._scopes.discard(scope)
 
     async def _connect(self) -> trio.SocketStream | None:
-        for _ in self.backends:
-            self._turn += 1
-            parts = urlsplit(self.backends[self._turn % len(self.backends)])
+        self._turn += 1
+        first = self._turn
+        for index in range(len(self.backends)):
+            parts = urlsplit(self.backends[(first + index) % len(self.backends)])
             assert parts.hostname is not None
             assert parts.port is not None
             with suppress(OSError):
