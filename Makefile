@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: run test check lint format types docs matrix bench upgrade clean libp2p anvil
+.PHONY: run test check lint format types docs matrix bench bench-service upgrade clean libp2p anvil
 
 run: $(VENV)/.run ## set up and run the demonstration; make run ARGS=--once ends by itself
 	@$(BIN)/handclasp demo $(ARGS)
@@ -44,6 +44,10 @@ bench: $(VENV)/.test libp2p ## print the figures as ratios and write benchmarks/
 	@$(BIN)/python -m benchmarks.pairing $(ARGS)
 	@$(BIN)/python -m benchmarks.stream $(ARGS)
 	@$(BIN)/python -m benchmarks.memory
+
+bench-service: $(VENV)/.test ## the service beside socket.io and PeerServer, which need npm
+	@npm ci --prefix benchmarks/relays --ignore-scripts --no-audit --no-fund --silent
+	@$(BIN)/python -m benchmarks.service $(ARGS)
 
 # --- setting up ---
 

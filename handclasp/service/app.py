@@ -7,11 +7,13 @@ goodbye; elsewhere the sockets do the first, and `SignalingApp.shut_down` is the
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import cast
 
 import anyio
+
+from handclasp.errors import ConfigurationError
 
 from .asgi import Receive, Request, Scope, Send
 from .counts import Counts, Traffic
@@ -45,6 +47,8 @@ class SignalingApp:
         self._switchboards: Mapping[str, Switchboard] = {"/ws": self._mailboxes, "/peers": self._presence}
         self.is_ready = True
         """Whether new clients should come here: what ``/ready`` says."""
+        self.failure: ConfigurationError | None = None
+        """Why it could not start."""
         for path in self._switchboards:
             self.counts.traffic[path] = Traffic()
 
@@ -81,8 +85,20 @@ class SignalingApp:
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        async with AsyncExitStack() as background:
+            try:
+                for switchboard in self._switchboards.values():
+                    await background.enter_async_context(switchboard.running())
+            except ConfigurationError as exc:
+                self.failure = exc
+                await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                return
+            await self._serve_in_time(receive, send)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve_in_time(self, receive: Receive, send: Send) -> None:
         timers = [switchboard.timer for switchboard in self._switchboards.values()]
-        async with self._background(), anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks:
             for timer in timers:
                 tasks.start_soon(timer.run)
                 timer.is_kept = True
@@ -94,14 +110,6 @@ class SignalingApp:
                 for timer in timers:
                     timer.is_kept = False
                 tasks.cancel_scope.cancel()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    @asynccontextmanager
-    async def _background(self) -> AsyncGenerator[None]:
-        async with AsyncExitStack() as stack:
-            for switchboard in self._switchboards.values():
-                await stack.enter_async_context(switchboard.running())
-            yield
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

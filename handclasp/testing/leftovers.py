@@ -88,7 +88,8 @@ def _holdings() -> Iterator[str]:
     yield from _open_files()
     yield from _trio_tasks(trio.lowlevel.current_root_task())
     for thing in gc.get_objects():  # the tasks of every loop, also of those that do not run now
-        if isinstance(thing, asyncio.Task):
+        # By its type: isinstance() asks the object itself, and some (Django's settings) do things then.
+        if issubclass(type(thing), asyncio.Task):
             task = cast("asyncio.Task[object]", thing)
             if not task.done():
                 yield f"asyncio task {id(task)} {task}"

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from handclasp.service.metrics import FAMILIES
 
+from ..ports import free_port  # noqa: TID252 - no installed package
 from ..serving import (  # noqa: TID252 - tests are no installed package
     HANG,
     Pair,
@@ -26,12 +27,6 @@ from ..serving import (  # noqa: TID252 - tests are no installed package
 )
 
 SECRET = "9f0c41d27be35a6880d1e2f3a4b5c6d7"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def page(port: int, path: str) -> tuple[int, str]:

@@ -20,6 +20,8 @@ import trio
 from handclasp import Identity, Invitation
 from handclasp.protocols.wallet import Step
 
+from ..ports import free_port  # noqa: TID252 - no installed package
+
 HANDCLASP = [sys.executable, "-m", "handclasp"]
 TYPED_DATA = {
     "types": {
@@ -113,12 +115,6 @@ async def inviting(service: str, *options: str) -> AsyncGenerator[tuple[Command,
 
 def run_to_end(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run([*HANDCLASP, *arguments], input=typed, capture_output=True, text=True, check=False)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("port", [0, None], ids=["any port", "a named port"])

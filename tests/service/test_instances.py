@@ -325,7 +325,8 @@ async def test_ten_thousand_connects_and_disconnects_leave_nothing_behind(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     store = MemoryStore()
-    async with instances(store=store) as (one, other):
+    everybody_at_once = Settings(address_burst=100_000)
+    async with instances(settings=everybody_at_once, store=store) as (one, other):
         for number in range(5_000):
             mailbox = f"{number:032x}"
             challenge = await one.challenge(mailbox)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from ..ports import free_port  # noqa: TID252 - no installed package
 from ..serving import Service, connected, paired, serving, talk  # noqa: TID252 - tests are no installed package
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "run-on-several-machines.md").read_text()
@@ -32,12 +32,6 @@ def program(name: str, package: str) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -19,6 +18,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionRejected, WebSocketConnection, wrap_client_stream
 
+from ..ports import free_port  # noqa: TID252 - no installed package
 from .driver import ID
 from .signin.browser import ACCOUNT, COOKIE, ORIGIN, Browser, Page
 
@@ -41,8 +41,7 @@ class Server:
 
 @contextmanager
 def running(server: str, app: str, records: Path) -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [part.format(port=port) for part in COMMANDS[server]]
     process = subprocess.Popen(
         [sys.executable, "-m", *command, f"tests.service.served:{app}"],

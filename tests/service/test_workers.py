@@ -16,6 +16,7 @@ from handclasp.errors import ConfigurationError
 from handclasp.service.configuration import Configuration
 from handclasp.service.metrics import add_up
 
+from ..ports import free_port  # noqa: TID252 - no installed package
 from ..serving import HANG, Raw, Service, connected, paired, serving, talk  # noqa: TID252 - no installed package
 
 
@@ -48,12 +49,6 @@ async def until_workers(service: Service, *, without: set[int], count: int) -> l
             if len(found) == count and not without & set(found):
                 return found
             await trio.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def page(port: int, path: str) -> tuple[int, str]:
@@ -150,8 +145,8 @@ async def test_a_signal_ends_all_workers_in_good_order(tmp_path: Path, name: str
                 assert (await raw.upgrade())[0] == 101
             service.process.send_signal(getattr(signal, name))
             for raw in (one, two, three):
-                assert (await raw.expect("end"))["code"] == "shutdown"
-                assert await raw.end() == 1001
+                assert (await raw.expect("end"))["code"] == "restart"
+                assert await raw.end() == 1012
         assert await service.wait() == status
         assert not any(map(is_alive, workers))
 
@@ -162,7 +157,7 @@ async def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> No
         async with connected(service) as raw:
             assert (await raw.upgrade())[0] == 101
             service.process.kill()
-            assert (await raw.expect("end"))["code"] == "shutdown"
+            assert (await raw.expect("end"))["code"] == "restart"
         with trio.fail_after(HANG):
             while any(map(is_alive, workers)):  # noqa: ASYNC110 - nobody tells us
                 await trio.sleep(0.01)

@@ -93,3 +93,14 @@ async def test_what_may_stay_is_not_reported() -> None:
             async with leftovers.none():
                 nursery.start_soon(trio.sleep_forever, name="the other")
         nursery.cancel_scope.cancel()
+
+
+async def test_objects_that_do_things_when_they_are_asked_what_they_are_are_not_asked() -> None:
+    class Lazy:
+        @property
+        def __class__(self) -> type:  # type: ignore[override]
+            raise RuntimeError("asked")
+
+    lazy = Lazy()
+    assert Leftovers()() == set()
+    del lazy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -28,6 +27,8 @@ from handclasp.node.plugins import discovery_from_url
 from handclasp.testing import Leftovers, cancel_everywhere, open_service
 from handclasp.transports.webrtc.aiortc import AiortcEngine
 
+from ...ports import free_port  # noqa: TID252 - no installed package
+
 PATIENCE = 60.0
 
 
@@ -45,12 +46,6 @@ def me(identity: Identity, count: int = 1) -> PeerRecord:
 async def upcoming(records: AsyncIterator[PeerRecord]) -> PeerRecord:
     with trio.fail_after(PATIENCE):
         return await anext(records)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 async def greet(channel: SignalingChannel) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import socket
@@ -14,16 +13,7 @@ from pathlib import Path
 
 import pytest
 
-
-def free_port() -> int:
-    """One that nobody is given by chance: a test closes it for a while and wants it back."""
-    while True:
-        port = random.randrange(20_000, 32_000)  # noqa: S311
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-        except OSError:
-            continue
+from ...ports import free_port  # noqa: TID252 - no installed package
 
 
 class RedisServer:
