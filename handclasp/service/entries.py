@@ -7,6 +7,7 @@ the time, the limits, who asked. Of tokens and nonces there are hashes only.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
@@ -100,6 +101,24 @@ class Entry(NamedTuple):
     """Grows with each entry of an instance, so that one which was sent twice counts once; 0 where that cannot be."""
 
     asked: Asked
+
+
+class Journal(ABC):
+    """Where a hub's entries go when others have to see them too."""
+
+    instance: str
+
+    @abstractmethod
+    def submit(self, key: str, entry: Entry) -> None:
+        """Put *entry* into the log of the mailbox at *key*; `Hub.commit` or `Hub.fail` follows."""
+
+    @abstractmethod
+    def next_serial(self) -> int:
+        """The number of this instance's next entry."""
+
+    @abstractmethod
+    def ended(self, key: str, name: str, *, by_us: bool) -> None:
+        """A mailbox is over; whoever ended it erases its log."""
 
 
 Row: TypeAlias = list[object]

@@ -11,8 +11,9 @@ import anyio
 
 from .asgi import Request
 from .frames import Claim, ClientFrame, End, Error, Refused, ServerFrame, Subscribe, Topic
-from .hub import KEY_DIGITS, Challenge, Hub
+from .hub import Hub
 from .lines import Line, Outgoing, Switchboard, Timer
+from .opening import KEY_DIGITS, Challenge
 from .replication import Replication
 from .seats import Delivery, Ticket
 from .settings import Settings

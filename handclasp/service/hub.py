@@ -12,9 +12,7 @@ Source: docs/protocols/mailbox.md.
 from __future__ import annotations
 
 import secrets
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import sha256
 
 from .buckets import Buckets
@@ -23,6 +21,7 @@ from .entries import (
     Claiming,
     Closing,
     Entry,
+    Journal,
     Leaving,
     Linking,
     Looking,
@@ -49,51 +48,12 @@ from .frames import (
     Topic,
 )
 from .mailbox import Mailbox, State, digest, seal_nonce, unauthorized
+from .opening import KEY_DIGITS, Challenge, Plan, crowded, full, name_of, plan_mailbox
 from .seats import ORDER, Delivery, Effect, Note, Seat, Stage, Ticket
 from .settings import Settings
 from .timetable import Timetable
 
-KEY_DIGITS = 32
-"""Of a token, those in front: where the mailbox is. As many follow that nobody can guess."""
-
 _UNDER_WAY = 32  # frames of a socket: a pipeline that keeps everybody busy, and nobody can fill a queue
-
-
-class Journal(ABC):
-    """Where a hub's entries go when others have to see them too."""
-
-    instance: str
-
-    @abstractmethod
-    def submit(self, mailbox: Mailbox, entry: Entry) -> None:
-        """Put *entry* into the mailbox's log; `Hub.commit` or `Hub.fail` follows."""
-
-    @abstractmethod
-    def next_serial(self) -> int:
-        """The number of this instance's next entry."""
-
-    @abstractmethod
-    def ended(self, key: str, name: str, *, by_us: bool) -> None:
-        """A mailbox is over; whoever ended it erases its log."""
-
-
-@dataclass(frozen=True)
-class Challenge:
-    """What the website gets when it opens a mailbox."""
-
-    token: str
-    nonce: str
-    expires_in: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A mailbox that is to be opened."""
-
-    key: str
-    challenge: Challenge
-    entry: Entry
-    opening: Opening
 
 
 class Hub:
@@ -148,22 +108,7 @@ class Hub:
         self.tick(now)
         if self._stopped or len(self._mailboxes) >= self._settings.mailboxes:
             raise full()
-        settings = self._settings
-        key, nonce = secrets.token_hex(KEY_DIGITS // 2), secrets.token_hex(16)
-        token = key + secrets.token_hex(16)
-        opening = Opening(
-            name=name_of(mailbox_id),
-            token=digest(token),
-            sealed_nonce=seal_nonce(nonce, mailbox_id),
-            nonce=digest(nonce),
-            ends_at=now + settings.challenge_life,
-            nonce_ends_at=now + settings.nonce_life,
-            pairing_life=settings.pairing_life,
-            messages=settings.messages,
-            direction_length=settings.direction_length,
-        )
-        entry = Entry(now, Origin(self._instance, self._new_number()), 0, opening)
-        return Plan(key, Challenge(token, nonce, round(settings.challenge_life)), entry, opening)
+        return plan_mailbox(self._settings, Origin(self._instance, self._new_number()), mailbox_id, now)
 
     def open(self, mailbox_id: str, now: float) -> Challenge:
         """Open a mailbox that only this hub knows.
@@ -449,7 +394,7 @@ class Hub:
                 self._settle(entry, refused)
                 return
         mailbox.users += 1
-        self._journal.submit(mailbox, entry)
+        self._journal.submit(mailbox.key, entry)
 
     def _commit(self, mailbox: Mailbox, entry: Entry) -> None:
         key, name, stored = mailbox.key, mailbox.opening.name, mailbox.stored
@@ -549,21 +494,6 @@ class Hub:
 
     def _note(self, mailbox: Mailbox, event: str) -> None:
         self._effects.append(Note(mailbox.label, event))
-
-
-def name_of(mailbox_id: str) -> str:
-    """What a mailbox is called where its id must not be: a hash."""
-    return sha256(b"name of " + mailbox_id.encode()).hexdigest()[:32]
-
-
-def full() -> Refused:
-    """There is no room, or no way to keep anything."""
-    return Refused("full", "the service has no room at the moment: try again in a minute", 503)
-
-
-def crowded() -> Refused:
-    """A mailbox that is to be opened exists."""
-    return Refused("crowded", "this mailbox exists: make a new invitation", 409)
 
 
 def _mailbox_of(seat: Seat) -> Mailbox:

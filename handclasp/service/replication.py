@@ -13,10 +13,11 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.abc
 
-from .entries import Claiming, Entry, Linking, Publishing, from_row, to_row
+from .entries import Claiming, Entry, Journal, Linking, Publishing, from_row, to_row
 from .frames import Claim, Refused, Subscribe
-from .hub import KEY_DIGITS, Challenge, Hub, Journal, crowded, full, name_of
+from .hub import Hub
 from .mailbox import Mailbox, unauthorized
+from .opening import KEY_DIGITS, Challenge, crowded, full, name_of
 from .settings import Settings
 from .state import Created, Row, State, StateUnavailable, Sync
 
@@ -57,9 +58,9 @@ class Replication(Journal):
 
     # `Journal`
 
-    def submit(self, mailbox: Mailbox, entry: Entry) -> None:
+    def submit(self, key: str, entry: Entry) -> None:
         """See `Journal.submit`."""
-        self._queues.setdefault(mailbox.key, []).append(entry)
+        self._queues.setdefault(key, []).append(entry)
         self._work.set()
 
     def next_serial(self) -> int:

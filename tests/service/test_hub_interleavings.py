@@ -38,7 +38,8 @@ from handclasp.service.frames import (
     Subscribe,
     Topic,
 )
-from handclasp.service.hub import Hub, name_of
+from handclasp.service.hub import Hub
+from handclasp.service.opening import name_of
 from handclasp.service.seats import Delivery
 from handclasp.service.settings import Settings
 

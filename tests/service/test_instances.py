@@ -285,7 +285,7 @@ async def test_a_message_that_is_sent_again_elsewhere_counts_once(
             await website.expect("message", n=n)
         for n, body in ((3, "Aw"), (5, "Aw")):
             again = await one.post("answer", ready["token"], n=n, body=body)
-            assert (again.status, again.json()["error"]) == (400, "malformed")
+            assert (again.status, again.json()["error"]) == (409, "number")
         wallet.send(type="publish", topic="answer", n=4, body="Aw")
         await website.expect("message", n=4)
 
