@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import cast
 
 import anyio
+
+from handclasp.errors import ConfigurationError
 
 from .asgi import Receive, Request, Scope, Send
 from .counts import Counts, Traffic
@@ -23,6 +26,7 @@ from .presence.exchange import PresenceExchange
 from .routes import ClientGone, Routes, check_url_untrusted, closing, finished, not_found, refusal
 from .session import Session
 from .settings import Settings
+from .state import State
 
 _logger = logging.getLogger("handclasp.service")
 _DEFAULTS = Settings()
@@ -31,18 +35,20 @@ _DEFAULTS = Settings()
 class SignalingApp:
     """One service with its mailboxes and peers; made by `create_app`. Belongs to the event loop that uses it first."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, state: State | None = None) -> None:
         self._settings = settings
         self.counts = Counts()
         """What happened so far; see `handclasp.service.metrics`."""
 
         self._door = Door(settings, self.counts)
-        self._mailboxes = Exchange(settings)
+        self._mailboxes = Exchange(settings, state)
         self._presence = PresenceExchange(settings)
         self._routes = Routes(self._mailboxes, lambda: self.is_ready)
         self._switchboards: Mapping[str, Switchboard] = {"/ws": self._mailboxes, "/peers": self._presence}
         self.is_ready = True
         """Whether new clients should come here: what ``/ready`` says."""
+        self.failure: ConfigurationError | None = None
+        """Why it could not start."""
         for path in self._switchboards:
             self.counts.traffic[path] = Traffic()
 
@@ -79,6 +85,18 @@ class SignalingApp:
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        async with AsyncExitStack() as background:
+            try:
+                for switchboard in self._switchboards.values():
+                    await background.enter_async_context(switchboard.running())
+            except ConfigurationError as exc:
+                self.failure = exc
+                await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                return
+            await self._serve_in_time(receive, send)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve_in_time(self, receive: Receive, send: Send) -> None:
         timers = [switchboard.timer for switchboard in self._switchboards.values()]
         async with anyio.create_task_group() as tasks:
             for timer in timers:
@@ -92,7 +110,6 @@ class SignalingApp:
                 for timer in timers:
                     timer.is_kept = False
                 tasks.cancel_scope.cancel()
-        await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -150,9 +167,11 @@ async def _refuse_upgrade(scope: Scope, send: Send, refused: Refused) -> None:
     await send({"type": "websocket.http.response.body", "body": answer.content(), "more_body": False})
 
 
-def create_app(settings: Settings = _DEFAULTS) -> SignalingApp:
-    """Make a service of its own: its mailboxes and peers are in this object and nowhere else.
+def create_app(settings: Settings = _DEFAULTS, *, state: State | None = None) -> SignalingApp:
+    """Make a service. It may be mounted below any path.
 
-    It may be mounted below any path. Run it in one process: two would not know each other's.
+    Without *state* its mailboxes and peers are in this object and nowhere else: run it in one process. With one, its
+    mailboxes are there (`handclasp.service.state`), and any number of processes with the same state are one service:
+    each serves any client. That needs a server with lifespan; in one without, nothing can be opened.
     """
-    return SignalingApp(settings)
+    return SignalingApp(settings, state)

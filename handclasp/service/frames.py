@@ -66,21 +66,26 @@ class Subscribe:
 
     token: str
     after: int
+    away: int | None = None
+    """Seconds that it may be gone after this socket; None for what the service thinks right."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The first frame of the wallet, once."""
+    """The first frame of the wallet, once; again only with the same *by*, a secret of its own."""
 
     mailbox: str
+    by: str | None = None
+    away: int | None = None
 
 
 @dataclass(frozen=True)
 class Publish:
-    """One message for the other party."""
+    """One message for the other party; the sender's number for it, if it counts them."""
 
     topic: Topic
     body: str
+    n: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ class EndCode(StrEnum):
     EXPIRED = "expired"
     REPLACED = "replaced"
     SHUTDOWN = "shutdown"
+    RESTART = "restart"
+    LOST = "lost"
 
 
 @dataclass(frozen=True)
@@ -156,8 +163,8 @@ class End:
 
     @property
     def close_status(self) -> int:
-        """The WebSocket status that follows (RFC 6455 §7.4.1)."""
-        return 1001 if self.code is EndCode.SHUTDOWN else 1000
+        """The WebSocket status that follows (RFC 6455 §7.4.1 and its registry: 1012 is "service restart")."""
+        return _END_STATUS.get(self.code, 1000)
 
 
 _END_DETAILS: Mapping[EndCode, str] = MappingProxyType(
@@ -167,8 +174,11 @@ _END_DETAILS: Mapping[EndCode, str] = MappingProxyType(
         EndCode.EXPIRED: "the time is over: start again with a new invitation",
         EndCode.REPLACED: "the same token subscribed from a newer socket: go on there",
         EndCode.SHUTDOWN: "the service stops: start again with a new invitation",
+        EndCode.RESTART: "this part of the service stops, your mailbox does not: subscribe again",
+        EndCode.LOST: "the service has lost this mailbox: start again with a new invitation",
     }
 )
+_END_STATUS: Mapping[EndCode, int] = MappingProxyType({EndCode.SHUTDOWN: 1001, EndCode.RESTART: 1012})
 
 
 @dataclass(frozen=True)

@@ -3,28 +3,42 @@
 Time goes in as *now* (seconds, never backwards), frames go in through `receive`, and what is to be
 sent comes out of `drain`. An adapter needs one timer: `next_deadline` says when to call `tick`.
 
+What is asked becomes an entry of the mailbox's log, and is answered when that is committed. A hub by itself commits at
+once; one of several hands its entries to a `Journal`, which calls `commit` when all of them will see the same.
+
 Source: docs/protocols/mailbox.md.
 """
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Iterable
+from hashlib import sha256
 
 from .buckets import Buckets
+from .entries import (
+    Asked,
+    Claiming,
+    Closing,
+    Entry,
+    Journal,
+    Leaving,
+    Linking,
+    Looking,
+    Opening,
+    Origin,
+    Publishing,
+    Sitting,
+)
 from .frames import (
     PUBLISHER,
     Accepted,
     Claim,
     ClientFrame,
     Close,
-    Crowded,
     End,
     EndCode,
     Error,
-    Joined,
-    Left,
-    Message,
     Publish,
     Ready,
     Refused,
@@ -33,33 +47,26 @@ from .frames import (
     Subscribe,
     Topic,
 )
-from .mailbox import GONE, Due, Happening, Mailbox, Party, State, Timetable, digest
-from .seats import ORDER, Delivery, Effect, Note, Seat, Stage
+from .mailbox import Mailbox, State, digest, seal_nonce, unauthorized
+from .opening import KEY_DIGITS, Challenge, Plan, crowded, full, name_of, plan_mailbox
+from .seats import ORDER, Delivery, Effect, Note, Seat, Stage, Ticket
 from .settings import Settings
+from .timetable import Timetable
 
-
-@dataclass(frozen=True)
-class Challenge:
-    """What the website gets when it opens a mailbox."""
-
-    token: str
-    nonce: str
-    expires_in: int
-
-
-def _unauthorized() -> Refused:
-    # One sentence for unknown, used up, expired and foreign: whoever guesses learns nothing.
-    return Refused("unauthorized", "this mailbox or token is unknown, or its time is over", 401)
+_UNDER_WAY = 32  # frames of a socket: a pipeline that keeps everybody busy, and nobody can fill a queue
 
 
 class Hub:
-    """Every mailbox of a service."""
+    """The mailboxes of a service, or those of them that this instance has to do with."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, journal: Journal | None = None) -> None:
         self._settings = settings
+        self._journal = journal
+        self._instance = "" if journal is None else journal.instance
         self._mailboxes: dict[str, Mailbox] = {}
-        self._tokens: dict[bytes, tuple[Mailbox, Role]] = {}
+        self._names: dict[str, Mailbox] = {}
         self._seats: dict[int, Seat] = {}
+        self._tickets: dict[int, Ticket] = {}
         self._timetable = Timetable()
         self._messages = Buckets(settings.mailbox_burst, settings.mailbox_rate, settings.mailboxes)
         self._effects: list[Effect] = []
@@ -77,8 +84,9 @@ class Hub:
     def tick(self, now: float) -> None:
         """End what is over at *now*. Everything else does this first: a late timer changes no answer."""
         while (first := self._timetable.first()) is not None and first[0] <= now:
-            _, kind, mailbox = first
-            self._end(mailbox, EndCode.LEFT if kind in GONE.values() else EndCode.EXPIRED)
+            mailbox = first[1]
+            self._timetable.drop(mailbox)  # it comes back with its next entry, should it live
+            self._submit(mailbox, self._new_number(), Looking(), now)
 
     def drain(self) -> list[Effect]:
         """What is to be sent and noted since the last call, in order."""
@@ -91,27 +99,33 @@ class Hub:
 
     # Requests
 
-    def open(self, mailbox_id: str, now: float) -> Challenge:
-        """Open a mailbox.
+    def plan(self, mailbox_id: str, now: float) -> Plan:
+        """Prepare to open a mailbox.
 
         Raises:
-            Refused: ``crowded`` when it exists, ``full`` when there is no room or the service stops.
+            Refused: ``full`` when there is no room here or the service stops.
         """
         self.tick(now)
         if self._stopped or len(self._mailboxes) >= self._settings.mailboxes:
-            raise Refused("full", "the service has no room at the moment: try again in a minute", 503)
-        if mailbox_id in self._mailboxes:
-            raise Refused("crowded", "this mailbox exists: make a new invitation", 409)
-        mailbox = Mailbox(
-            id=mailbox_id,
-            ends_at=now + self._settings.challenge_life,
-            nonce=secrets.token_hex(16),
-            nonce_ends_at=now + self._settings.nonce_life,
-        )
-        self._mailboxes[mailbox_id] = mailbox
-        self._timetable.add(Due.CHALLENGE, mailbox, mailbox.ends_at)
+            raise full()
+        return plan_mailbox(self._settings, Origin(self._instance, self._new_number()), mailbox_id, now)
+
+    def open(self, mailbox_id: str, now: float) -> Challenge:
+        """Open a mailbox that only this hub knows.
+
+        Raises:
+            Refused: as `plan`; ``crowded`` when it exists.
+        """
+        plan = self.plan(mailbox_id, now)
+        if plan.opening.name in self._names:
+            raise crowded()
+        mailbox = self._take_in(plan.key, plan.opening)
+        self.note_opened(mailbox)
+        return plan.challenge
+
+    def note_opened(self, mailbox: Mailbox) -> None:
+        """Put into the journal that there is one more."""
         self._note(mailbox, f"opened, {len(self._mailboxes)} now")
-        return Challenge(self._issue_token(mailbox, Role.WEBSITE), mailbox.nonce, _seconds(mailbox, now))
 
     def authorize(self, token: str | None, topic: Topic, now: float) -> tuple[Mailbox, Role]:
         """Check a token before anything costly is done for its holder.
@@ -132,52 +146,48 @@ class Hub:
         """
         mailbox, role = self._identify(token, now)
         self._spend(mailbox, now)
-        return mailbox.state is State.CLAIMED, mailbox.parties[role].token or b""
+        return mailbox.state is State.CLAIMED, bytes.fromhex(mailbox.parties[role].token)
 
     def _identify(self, token: str | None, now: float) -> tuple[Mailbox, Role]:
         self.tick(now)
-        entry = None if token is None else self._tokens.get(digest(token))
-        if entry is None:
-            raise _unauthorized()
-        return entry
+        return self._find(token)
 
-    def publish(self, token: str | None, topic: Topic, body: str, now: float) -> None:
+    def publish(self, token: str | None, topic: Topic, body: str, now: float, *, n: int = 0) -> Ticket:
         """Deliver one message.
 
         Raises:
             Refused: as `authorize`; ``limit`` or ``full`` when there is no room for it.
         """
-        mailbox, role = self.authorize(token, topic, now)
+        mailbox, _ = self.authorize(token, topic, now)
         self._spend(mailbox, now)
-        self._deliver(mailbox, role, topic, body)
+        return self._request(mailbox, Publishing(topic, n, body, from_seat=False), now)
 
-    def link(self, token: str | None, nonce: str, body: str, now: float) -> None:
+    def link(self, token: str | None, nonce: str, body: str, now: float, *, n: int = 0) -> Ticket:
         """Take the nonce, then deliver the sign-in message.
 
         Raises:
             Refused: as `publish`; ``nonce`` alike for one that is wrong, used, expired or of another mailbox.
         """
-        mailbox, role = self.authorize(token, Topic.LINK, now)
+        mailbox, _ = self.authorize(token, Topic.LINK, now)
         self._spend(mailbox, now)
-        if not mailbox.take_nonce(nonce, now):
-            raise Refused("nonce", "this nonce cannot be used: start again with a new invitation", 403)
-        self._deliver(mailbox, role, Topic.LINK, body)
+        return self._request(mailbox, Linking(digest(nonce), n, body), now)
 
     # Sockets
 
     def connect(self) -> int:
         """Take in a socket and give it a number for the other calls. End it with `disconnect`, always."""
-        self._connections += 1
-        connection = self._connections
+        connection = self._new_number()
         self._seats[connection] = seat = Seat()
         if self._stopped:
-            self._dismiss(connection, seat, End(EndCode.SHUTDOWN))
+            self._dismiss(connection, seat, End(self._stop_code))
         return connection
 
     def receive(self, connection: int, frame: ClientFrame, now: float) -> None:
         """Take in one frame. A client at fault gets an `Error` and loses its socket; nothing is raised."""
         self.tick(now)
-        seat = self._seats[connection]
+        seat = self._seats.get(connection)
+        if seat is None:
+            return  # it is gone, and this was on its way for a while
         try:
             self._obey(connection, seat, frame, now)
         except Refused as refused:
@@ -186,27 +196,122 @@ class Hub:
     def refuse(self, connection: int, refused: Refused, now: float) -> None:
         """End a socket by the fault of its client: nothing else than this socket."""
         self.tick(now)
-        seat = self._seats[connection]
-        if seat.stage is not Stage.OVER:  # else it was told so, and what was still under way is void
-            self._leave(seat, now)
+        seat = self._seats.get(connection)
+        if seat is not None and seat.stage is not Stage.OVER:  # else what was still under way is void
+            self._leave(connection, seat, now)
             self._dismiss(connection, seat, Error(refused.code, refused.detail))
 
     def disconnect(self, connection: int, now: float) -> None:
-        """Take note that a socket is gone; its party has the grace period to come back."""
+        """Take note that a socket is gone; its party has some time to come back."""
         self.tick(now)
-        seat = self._seats.pop(connection)
-        self._leave(seat, now)
+        self._leave(connection, self._seats.pop(connection), now)
 
-    def shutdown(self) -> None:
-        """End every mailbox and every socket; nothing can be opened afterwards."""
+    def is_busy(self, connection: int) -> bool:
+        """Whether a socket has said so much that has no answer yet that its next frame has to wait."""
+        seat = self._seats.get(connection)
+        if seat is None or seat.stage is Stage.OVER:
+            return False
+        return seat.waiting >= (_UNDER_WAY if seat.stage is Stage.SEATED else 1)
+
+    def is_new(self, connection: int) -> bool:
+        """Whether a socket has not said anything yet."""
+        seat = self._seats.get(connection)
+        return seat is not None and seat.stage is Stage.NEW and not seat.waiting
+
+    def expect(self, connection: int, change: int) -> None:
+        """Count a frame of a socket that is looked into before it can be received."""
+        seat = self._seats.get(connection)
+        if seat is not None:
+            seat.waiting += change
+
+    def shutdown(self, now: float = 0.0) -> None:
+        """End every socket, and every mailbox unless others have it too; nothing can be opened afterwards."""
         self._stopped = True
-        for mailbox in list(self._mailboxes.values()):
-            self._end(mailbox, EndCode.SHUTDOWN)
+        if self._journal is None:
+            for mailbox in list(self._mailboxes.values()):
+                self._forget(mailbox, EndCode.SHUTDOWN)
         for connection, seat in self._seats.items():
             if seat.stage is not Stage.OVER:
-                self._dismiss(connection, seat, End(EndCode.SHUTDOWN))
+                self._leave(connection, seat, now)
+                self._dismiss(connection, seat, End(self._stop_code))
+
+    # The log
+
+    def mailbox(self, key: str) -> Mailbox | None:
+        """A mailbox that is followed here."""
+        return self._mailboxes.get(key)
+
+    def mailboxes(self) -> Iterable[tuple[str, Mailbox]]:
+        """Those that are followed here."""
+        return self._mailboxes.items()
+
+    def load(self, key: str, entries: list[Entry]) -> Mailbox | None:
+        """Take in a mailbox from its log, to follow it; None when it is over.
+
+        Raises:
+            Refused: ``full``: there is no room here.
+        """
+        opening = entries[0].asked
+        if not isinstance(opening, Opening):
+            return None
+        if len(self._mailboxes) >= self._settings.mailboxes:
+            raise full()
+        self._take_in(key, opening)
+        self.commit(key, 1, entries[1:])
+        return self._mailboxes.get(key)
+
+    def commit(self, key: str, start: int, entries: list[Entry]) -> None:
+        """Take entries of a log that everybody sees; the first has the index *start*, some may be known."""
+        mailbox = self._mailboxes.get(key)
+        if mailbox is None:
+            return
+        for entry in entries[max(mailbox.length - start, 0) :]:
+            if key not in self._mailboxes:
+                self._settle(entry, unauthorized())
+            else:
+                self._commit(mailbox, entry)
+
+    def fail(self, entry: Entry, refused: Refused) -> None:
+        """An entry did not get into the log."""
+        self._settle(entry, refused)
+
+    def lose(self, key: str) -> None:
+        """The log of a mailbox is gone, and with it the mailbox."""
+        mailbox = self._mailboxes.get(key)
+        if mailbox is not None:
+            self._forget(mailbox, EndCode.LOST)
+
+    def empty_seats(self, mailbox: Mailbox, living: set[str], now: float) -> None:
+        """Take away the seats of instances that are gone, and of sockets of this one that are."""
+        for role, party in mailbox.parties.items():
+            if party.seat is None:
+                continue
+            instance, number = party.seat
+            is_ours = instance == self._instance
+            if number not in self._seats if is_ours else instance not in living:
+                self._submit(mailbox, self._new_number(), Leaving(role, party.seat), now)
+
+    def follow_times(self, mailbox: Mailbox) -> None:
+        """Be on time for a mailbox again."""
+        if mailbox.ended is None:
+            self._timetable.follow(mailbox)
+
+    def drop_if_unused(self, key: str) -> None:
+        """Follow a mailbox no longer when nobody here has to do with it; others may."""
+        mailbox = self._mailboxes.get(key)
+        if self._journal is None or mailbox is None or mailbox.users:
+            return
+        for party in mailbox.parties.values():
+            if party.seat is not None and party.seat.instance == self._instance:
+                return
+        self._remove(key, mailbox.opening.name, mailbox)
+        self._stored -= mailbox.stored
 
     # What they are made of
+
+    @property
+    def _stop_code(self) -> EndCode:
+        return EndCode.SHUTDOWN if self._journal is None else EndCode.RESTART
 
     def _obey(self, connection: int, seat: Seat, frame: ClientFrame, now: float) -> None:
         stage = ORDER.get((seat.stage, type(frame)))
@@ -216,123 +321,176 @@ class Hub:
             )
             raise Refused("malformed", f"type: {wanted}", 400)
         match frame:
-            case Subscribe(token, after):
-                self._subscribe(connection, token, after, now)
-            case Claim(mailbox_id):
-                self._claim(connection, mailbox_id, now)
-            case Publish(topic, body):
-                mailbox = _mailbox_of(seat)
+            case Publish(topic, body, n):
                 if seat.role is not PUBLISHER[topic]:
                     raise _forbidden()
+                mailbox = _mailbox_of(seat)
                 self._spend(mailbox, now)
-                self._deliver(mailbox, seat.role, topic, body)
-                self._effects.append(Delivery(connection, Accepted()))
+                self._ask(connection, seat, mailbox, Publishing(topic, n, body, from_seat=True), now)
+            case Subscribe(token, after, away):
+                mailbox, role = self._find(token)
+                seat.role = role
+                self._ask(connection, seat, mailbox, Sitting(role, after, self._away(away)), now)
+            case Claim(mailbox_id, by, away):
+                mailbox = self._named(mailbox_id)
+                secret = secrets.token_hex(16) if by is None else sha256(by.encode()).hexdigest()
+                token = mailbox.key + secret[:KEY_DIGITS]
+                seat.role, seat.token = Role.WALLET, token
+                seat.nonce = seal_nonce(mailbox.sealed_nonce, mailbox_id) if mailbox.sealed_nonce else None
+                self._ask(connection, seat, mailbox, Claiming(digest(token), self._away(away)), now)
             case Close():
-                self._end(_mailbox_of(seat), EndCode.CLOSED)
-        seat.stage = stage
+                self._ask(connection, seat, _mailbox_of(seat), Closing(), now)
 
-    def _subscribe(self, connection: int, token: str, after: int, now: float) -> None:
-        entry = self._tokens.get(digest(token))
-        if entry is None:
-            raise _unauthorized()
-        mailbox, role = entry
-        if after > len(mailbox.parties[role].inbox):
-            raise Refused("malformed", "after: there were not that many messages", 400)
-        self._sit_down(connection, mailbox, role, Ready(role, _seconds(mailbox, now)), after)
+    def _away(self, asked: int | None) -> float:
+        return self._settings.grace if asked is None else min(float(asked), self._settings.longest_away)
 
-    def _claim(self, connection: int, mailbox_id: str, now: float) -> None:
-        mailbox = self._mailboxes.get(mailbox_id)
+    def _find(self, token: str | None) -> tuple[Mailbox, Role]:
+        mailbox = None if token is None else self._mailboxes.get(token[:KEY_DIGITS])
+        role = None if mailbox is None or token is None else mailbox.role_of(token)
+        if mailbox is None or role is None:
+            raise unauthorized()
+        return mailbox, role
+
+    def _named(self, mailbox_id: str) -> Mailbox:
+        mailbox = self._names.get(name_of(mailbox_id))
         if mailbox is None:
-            raise _unauthorized()
-        if not mailbox.move(Happening.CLAIM):
-            self._warn_of_third(mailbox)
-            raise Refused("crowded", "another wallet has claimed this mailbox: make a new invitation", 409)
-        mailbox.ends_at = now + self._settings.pairing_life
-        self._timetable.drop(mailbox, Due.CHALLENGE)
-        self._timetable.add(Due.PAIRING, mailbox, mailbox.ends_at)
-        self._note(mailbox, "claimed")
-        token = self._issue_token(mailbox, Role.WALLET)
-        ready = Ready(Role.WALLET, _seconds(mailbox, now), token, mailbox.hand_out_nonce())
-        self._sit_down(connection, mailbox, Role.WALLET, ready, 0)
+            raise unauthorized()
+        return mailbox
 
-    def _sit_down(self, connection: int, mailbox: Mailbox, role: Role, ready: Ready, after: int) -> None:
-        party, other = mailbox.parties[role], mailbox.parties[role.other]
-        replaced, party.connection = party.connection, connection
-        seat = self._seats[connection]
-        seat.mailbox, seat.role = mailbox, role
-        self._timetable.drop(mailbox, GONE[role])
-        self._send(party, ready)
-        if replaced is not None:
-            self._dismiss(replaced, self._seats[replaced], End(EndCode.REPLACED))
-        if other.connection is not None:
-            self._send(party, Joined())
-            if replaced is None:  # else the other never saw it leave
-                self._send(other, Joined())
-        if mailbox.crowded:
-            self._send(party, Crowded())
-        for message in party.inbox[after:]:
-            self._effects.append(Delivery(connection, message, replayed=True))
+    def _ask(self, connection: int, seat: Seat, mailbox: Mailbox, asked: Asked, now: float) -> None:
+        self._check_stored(asked)
+        seat.waiting += 1
+        self._submit(mailbox, connection, asked, now)
 
-    def _warn_of_third(self, mailbox: Mailbox) -> None:
-        # Each socket hears it once: a third party must not be able to fill an outbox of the two.
-        if not mailbox.crowded:
-            mailbox.crowded = True
-            self._note(mailbox, "crowded")
-            for party in mailbox.parties.values():
-                self._send(party, Crowded())
+    def _request(self, mailbox: Mailbox, asked: Asked, now: float) -> Ticket:
+        self._check_stored(asked)
+        number, ticket = self._new_number(), Ticket()
+        self._tickets[number] = ticket
+        self._submit(mailbox, number, asked, now)
+        ticket.check()
+        return ticket
 
     def _spend(self, mailbox: Mailbox, now: float) -> None:
         wait = self._messages.spend(mailbox.label, now)
         if wait:
             raise Refused("limit", "too many messages for this mailbox: wait a moment", 429, retry_after=wait)
 
-    def _deliver(self, mailbox: Mailbox, sender: Role, topic: Topic, body: str) -> None:
-        receiver = mailbox.parties[sender.other]
-        if len(receiver.inbox) >= self._settings.messages:
-            raise Refused("limit", f"a mailbox takes {self._settings.messages} messages for each side", 429)
-        if receiver.length + len(body) > self._settings.direction_length:
-            raise Refused("limit", "the messages of this mailbox are too long in all", 429)
-        if self._stored + len(body) > self._settings.stored_length:
-            raise Refused("full", "the service has no room at the moment: try again in a minute", 503)
-        message = Message(topic, len(receiver.inbox) + 1, body)
-        receiver.inbox.append(message)
-        receiver.length += len(body)
-        self._stored += len(body)
-        self._send(receiver, message)
+    def _check_stored(self, asked: Asked) -> None:
+        if (
+            isinstance(asked, Publishing | Linking)
+            and self._stored + len(asked.body) > self._settings.stored_length
+        ):
+            raise full()
 
-    def _leave(self, seat: Seat, now: float) -> None:
+    def _submit(self, mailbox: Mailbox, number: int, asked: Asked, now: float) -> None:
+        if self._journal is None:
+            self._commit(mailbox, Entry(now, Origin("", number), 0, asked))
+            return
+        entry = Entry(now, Origin(self._instance, number), self._journal.next_serial(), asked)
+        try:
+            mailbox.check(entry)
+        except Refused as refused:
+            if not isinstance(asked, Looking):
+                self._settle(entry, refused)
+                return
+        mailbox.users += 1
+        self._journal.submit(mailbox.key, entry)
+
+    def _commit(self, mailbox: Mailbox, entry: Entry) -> None:
+        key, name, stored = mailbox.key, mailbox.opening.name, mailbox.stored
+        before = mailbox.state, mailbox.crowded
+        refused: Refused | None = None
+        try:
+            mailbox.take(entry)
+        except Refused as refusal:
+            refused = refusal
+        self._stored += mailbox.stored - stored
+        is_ours = entry.origin.instance == self._instance
+        if mailbox.ended is not None:
+            self._remove(key, name, mailbox)
+            self._note_end(mailbox, mailbox.ended)
+            if self._journal is not None:
+                self._journal.ended(key, name, by_us=is_ours)
+        elif entry.asked.__class__ is not Publishing:
+            self._timetable.follow(mailbox)
+            if is_ours and before != (mailbox.state, mailbox.crowded):
+                self._note(mailbox, "claimed" if before[0] is not mailbox.state else "crowded")
+        if is_ours:
+            self._settle(entry, refused, mailbox)
+
+    def _settle(self, entry: Entry, refused: Refused | None, mailbox: Mailbox | None = None) -> None:
+        """Answer whoever asked here."""
+        number = entry.origin.number
+        ticket = self._tickets.pop(number, None)
+        if ticket is not None:
+            ticket.answer(refused)
+            return
+        seat = self._seats.get(number)
+        if isinstance(entry.asked, Sitting | Claiming) and refused is None and mailbox is not None:
+            role = Role.WALLET if isinstance(entry.asked, Claiming) else entry.asked.role
+            if seat is None or seat.stage is Stage.OVER:
+                if mailbox.ended is None:  # it left before it sat
+                    self._submit(mailbox, self._new_number(), Leaving(role, entry.origin), entry.at)
+            elif mailbox.ended is None:
+                seat.stage, seat.mailbox = Stage.SEATED, mailbox
+        if seat is None:
+            return
+        seat.waiting -= 1
+        if refused is not None:
+            self.refuse(number, refused, entry.at)
+        elif isinstance(entry.asked, Publishing) and seat.stage is Stage.SEATED:
+            self._effects.append(Delivery(number, Accepted()))
+
+    def _post(self, to: Origin, frame: ServerFrame, replayed: bool) -> None:  # noqa: FBT001 - `mailbox.Post`
+        if to.instance != self._instance:
+            return
+        seat = self._seats.get(to.number)
+        if seat is None:
+            return
+        if isinstance(frame, Ready) and seat.token is not None:
+            frame = Ready(frame.role, frame.expires_in, seat.token, seat.nonce)
+            seat.token = seat.nonce = None
+        if isinstance(frame, End):
+            self._dismiss(to.number, seat, frame)
+        else:
+            self._effects.append(Delivery(to.number, frame, replayed))
+
+    def _leave(self, connection: int, seat: Seat, now: float) -> None:
         mailbox = seat.mailbox
         if mailbox is not None:
-            mailbox.parties[seat.role].connection = None
-            self._timetable.add(GONE[seat.role], mailbox, now + self._settings.grace)
-            self._send(mailbox.parties[seat.role.other], Left())
+            seat.mailbox = None
+            leaving = Leaving(seat.role, Origin(self._instance, connection))
+            self._submit(mailbox, self._new_number(), leaving, now)
 
-    def _end(self, mailbox: Mailbox, code: EndCode) -> None:
-        mailbox.move(Happening.END)
-        for party in mailbox.parties.values():
-            if party.connection is not None:
-                self._dismiss(party.connection, self._seats[party.connection], End(code))
-            if party.token is not None:
-                del self._tokens[party.token]
-            self._stored -= party.length
-        self._timetable.drop(mailbox, *Due)
-        del self._mailboxes[mailbox.id]
+    def _take_in(self, key: str, opening: Opening) -> Mailbox:
+        mailbox = Mailbox(key, opening, self._post)
+        self._mailboxes[key] = self._names[opening.name] = mailbox
+        self._timetable.follow(mailbox)
+        return mailbox
+
+    def _forget(self, mailbox: Mailbox, code: EndCode) -> None:
+        key, name, stored = mailbox.key, mailbox.opening.name, mailbox.stored
+        mailbox.forget(code)
+        self._stored -= stored
+        self._remove(key, name, mailbox)
+        self._note_end(mailbox, code)
+
+    def _remove(self, key: str, name: str, mailbox: Mailbox) -> None:
+        self._timetable.drop(mailbox)
+        del self._mailboxes[key]
+        del self._names[name]
+
+    def _note_end(self, mailbox: Mailbox, code: EndCode) -> None:
         self._note(mailbox, f"ended: {code}, {len(self._mailboxes)} now")
-        mailbox.forget()
 
     def _dismiss(self, connection: int, seat: Seat, last: End | Error) -> None:
         seat.stage, seat.mailbox = Stage.OVER, None
+        seat.token = seat.nonce = None
         self._effects.append(Delivery(connection, last))
 
-    def _send(self, party: Party, frame: ServerFrame) -> None:
-        if party.connection is not None:
-            self._effects.append(Delivery(party.connection, frame))
-
-    def _issue_token(self, mailbox: Mailbox, role: Role) -> str:
-        token = secrets.token_hex(32)
-        mailbox.parties[role].token = hashed = digest(token)
-        self._tokens[hashed] = mailbox, role
-        return token
+    def _new_number(self) -> int:
+        self._connections += 1
+        return self._connections
 
     def _note(self, mailbox: Mailbox, event: str) -> None:
         self._effects.append(Note(mailbox.label, event))
@@ -340,13 +498,9 @@ class Hub:
 
 def _mailbox_of(seat: Seat) -> Mailbox:
     if seat.mailbox is None:
-        raise _unauthorized()  # its mailbox ended before this frame came
+        raise unauthorized()  # its mailbox ended before this frame came
     return seat.mailbox
 
 
 def _forbidden() -> Refused:
     return Refused("forbidden", "this topic belongs to the other party", 403)
-
-
-def _seconds(mailbox: Mailbox, now: float) -> int:
-    return round(mailbox.ends_at - now)

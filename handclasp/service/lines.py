@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
+import anyio.lowlevel
 
 from .asgi import Request
 from .frames import Refused
@@ -43,6 +44,12 @@ class Line(ABC):
     def refuse(self, refused: Refused) -> None:
         """End the socket by the fault of its client."""
 
+    async def settled(self) -> None:
+        """Wait until the next frame may be taken in. Lets others run in any case."""
+        # A server that has read many frames at once hands them out without a pause: let the
+        # writers of both sides run, or the receiver of a burst would look slow.
+        await anyio.lowlevel.checkpoint()
+
     @abstractmethod
     async def next(self) -> Outgoing:
         """Wait for what is to be sent next. Cancelling loses nothing."""
@@ -51,12 +58,18 @@ class Line(ABC):
 class Timer:
     """Calls *tick* when the first of any number of deadlines comes up."""
 
-    def __init__(self, tick: Callable[[float], None], next_deadline: Callable[[], float | None]) -> None:
+    def __init__(
+        self,
+        tick: Callable[[float], None],
+        next_deadline: Callable[[], float | None],
+        clock: Callable[[], float] = anyio.current_time,
+    ) -> None:
         self.is_kept = False
         """A task of the server runs it, so no socket has to."""
 
         self._tick = tick
         self._next_deadline = next_deadline
+        self._clock = clock
         self._running = anyio.Lock()
         self._armed = math.inf
         self._earlier: anyio.Event | None = None
@@ -69,11 +82,11 @@ class Timer:
         """
         async with self._running:
             while True:
-                self._tick(anyio.current_time())
+                self._tick(self._clock())
                 deadline = self._next_deadline()
                 self._armed = math.inf if deadline is None else deadline
                 self._earlier = anyio.Event()
-                with anyio.move_on_after(self._armed - anyio.current_time()):
+                with anyio.move_on_after(self._armed - self._clock()):
                     await self._earlier.wait()
 
     def look_again(self) -> None:
@@ -91,6 +104,11 @@ class Switchboard(ABC):
     @abstractmethod
     def open_line(self, request: Request) -> AbstractContextManager[Line]:
         """Take in a socket while the block runs."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Do what has to be done in the background while the block runs."""
+        yield
 
     @abstractmethod
     async def shut_down(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeAlias, cast
@@ -153,8 +154,7 @@ class Routes:
     async def challenge_untrusted(self, request: Request, _body: Body) -> Answer:
         """``GET /challenge``: open a mailbox."""
         mailbox = parse_challenge_untrusted(request.query)
-        with self._exchange.at_work() as (hub, now):
-            challenge = hub.open(mailbox, now)
+        challenge = await self._exchange.open(mailbox)
         self._attestations.note_untrusted(mailbox, request.headers.get(b"origin"))
         fields = {"token": challenge.token, "nonce": challenge.nonce, "expires_in": challenge.expires_in}
         return Answer(200, fields, [])
@@ -168,10 +168,9 @@ class Routes:
 
     async def link_untrusted(self, request: Request, body: Body) -> Answer:
         """``POST /link``: use the nonce and sign in."""
-        token = self._authorize_untrusted(request, Topic.LINK)
-        nonce, text = parse_link_untrusted(await body.read_untrusted())
-        with self._exchange.at_work() as (hub, now):
-            hub.link(token, nonce, text, now)
+        async with self._authorized_untrusted(request, Topic.LINK) as token:
+            nonce, text, n = parse_link_untrusted(await body.read_untrusted())
+            await self._exchange.link(token, nonce, text, n)
         return Answer(200, {"ok": True}, [])
 
     async def offer_untrusted(self, request: Request, body: Body) -> Answer:
@@ -195,8 +194,7 @@ class Routes:
     async def ice(self, request: Request, _body: Body) -> Answer:
         """``GET /ice``: the servers that help to find a path; relays once the two have met."""
         token = parse_bearer_untrusted(request.headers.get(b"authorization"))
-        with self._exchange.at_work() as (hub, now):
-            is_claimed, party = hub.ask_as_party(token, now)
+        is_claimed, party = await self._exchange.ask_as_party(token)
         return Answer(200, self._ice.answer(party, is_claimed=is_claimed), [])
 
     async def preflight(self, _request: Request, _body: Body) -> Answer:
@@ -215,21 +213,20 @@ class Routes:
         return replace(answer, headers=[(b"allow", methods.encode())])  # RFC 9110 §15.5.6: a 405 names them
 
     async def _publish_untrusted(self, request: Request, body: Body, topic: Topic) -> Answer:
-        token = self._authorize_untrusted(request, topic)
-        text = parse_publish_untrusted(await body.read_untrusted())
-        with self._exchange.at_work() as (hub, now):
-            hub.publish(token, topic, text, now)
+        async with self._authorized_untrusted(request, topic) as token:
+            text, n = parse_publish_untrusted(await body.read_untrusted())
+            await self._exchange.publish(token, topic, text, n)
         return Answer(202, {"ok": True}, [])
 
-    def _authorize_untrusted(self, request: Request, topic: Topic) -> str | None:
+    @asynccontextmanager
+    async def _authorized_untrusted(self, request: Request, topic: Topic) -> AsyncGenerator[str | None]:
         """Check the token before a byte of the body is kept."""
         token = parse_bearer_untrusted(request.headers.get(b"authorization"))
-        with self._exchange.at_work() as (hub, now):
-            hub.authorize(token, topic, now)
-        media_type = (request.headers.get(b"content-type") or b"").partition(b";")[0]
-        if media_type.strip().lower() != b"application/json":
-            raise Refused("media_type", "Content-Type must be application/json", 415)
-        return token
+        async with self._exchange.authorized(token, topic):
+            media_type = (request.headers.get(b"content-type") or b"").partition(b";")[0]
+            if media_type.strip().lower() != b"application/json":
+                raise Refused("media_type", "Content-Type must be application/json", 415)
+            yield token
 
 
 #: Path and method to handler.

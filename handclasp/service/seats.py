@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import TypeAlias
 
-from .frames import Claim, ClientFrame, Close, Publish, Role, ServerFrame, Subscribe
+from .frames import Claim, ClientFrame, Close, Publish, Refused, Role, ServerFrame, Subscribe
 from .mailbox import Mailbox
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Delivery:
     """A frame to send; *replayed* when it was sent before, to an earlier socket or to none."""
 
@@ -51,10 +51,43 @@ ORDER: Mapping[tuple[Stage, type[ClientFrame]], Stage] = MappingProxyType(
 )
 
 
-@dataclass
+@dataclass(slots=True)
 class Seat:
     """A socket: at no mailbox before its first frame and after its last."""
 
     stage: Stage = Stage.NEW
     mailbox: Mailbox | None = None
     role: Role = Role.WEBSITE
+    token: str | None = None
+    """Of a wallet whose claim is under way: what its `Ready` will say."""
+
+    nonce: str | None = None
+    waiting: int = 0
+    """Its frames that have no answer yet."""
+
+
+class Ticket:
+    """A request until it has its answer."""
+
+    def __init__(self) -> None:
+        self.is_answered = False
+        self.wake: Callable[[], None] = _nobody_waits
+        self._refused: Refused | None = None
+
+    def answer(self, refused: Refused | None) -> None:
+        """Done, or refused."""
+        self.is_answered, self._refused = True, refused
+        self.wake()
+
+    def check(self) -> None:
+        """Raise the refusal, if that is the answer.
+
+        Raises:
+            Refused: as the request.
+        """
+        if self._refused is not None:
+            raise self._refused
+
+
+def _nobody_waits() -> None:
+    """The answer came at once."""

@@ -9,8 +9,6 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from importlib import import_module
-from typing import Any
 
 import anyio
 import uvicorn
@@ -23,11 +21,13 @@ from .impatience import impatient_protocol
 from .journal import server_logging
 from .metrics import open_metrics, take_snapshot
 from .settings import Settings
+from .state import from_url
 from .strict import FRAME_LENGTH
 
 _DEFAULTS = Settings()
 BACKLOG = 2048  # connections waiting to be accepted: a page that many people open in the same second
 GRACEFUL_SHUTDOWN = 5  # seconds for requests under way; the sockets have had their own by then
+_LAST_WORDS = 0.25  # seconds for whoever was accepted last to say what it wants: uvicorn would hang up on it
 _PING_EVERY = 20.0  # seconds: below the minute after which proxies drop a silent connection
 _UNREAD_WITHIN = 20_000  # milliseconds until the kernel drops a peer that acknowledges but never reads
 
@@ -100,27 +100,37 @@ def run(
             backlog=BACKLOG,
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN,
         )
-        server = _Server(config, app, drain=configuration.drain, started=started)
+        url = url_of(listener)
+
+        failures: list[BaseException] = []
+
+        def has_started(app: SignalingApp) -> None:
+            started(app)
+            try:
+                if ready is not None:
+                    ready(url)
+            except BaseException as exc:  # noqa: BLE001 - the caller's own, and not uvicorn's to deal with
+                failures.append(exc)
+                server.should_exit = True
+
+        server = _Server(config, app, drain=configuration.drain, started=has_started)
         if configuration.metrics:
             snapshot = lambda: take_snapshot(app)  # noqa: E731 - one line
             is_ready = lambda: server.started and app.is_ready  # noqa: E731 - one line
             stack.enter_context(open_metrics(configuration.metrics_address(), snapshot, is_ready))
-        if ready is not None:
-            ready(url_of(listener))
-        with suppress(KeyboardInterrupt):  # how a person stops it; by now it has stopped in good order
+        # KeyboardInterrupt is how a person stops it, and by now it has stopped in good order; SystemExit is how uvicorn
+        # says that it did not start.
+        with suppress(KeyboardInterrupt, SystemExit):
             server.run(sockets=[listener])
+        for failure in (*failures, app.failure):
+            if failure is not None:
+                raise failure
 
 
 def _create_app(configuration: Configuration) -> SignalingApp:
     if configuration.state == IN_MEMORY:
         return create_app(configuration.settings)
-    try:
-        states = import_module("handclasp.service.state")
-    except ModuleNotFoundError:
-        raise ConfigurationError("state: this version keeps mailboxes in memory: only") from None
-    make: Any = create_app
-    app: SignalingApp = make(configuration.settings, state=states.from_url(configuration.state))
-    return app
+    return create_app(configuration.settings, state=from_url(configuration.state))
 
 
 class _Server(uvicorn.Server):
@@ -141,7 +151,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._started(self._app)
+        if self.started:
+            self._started(self._app)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.is_ready = False
@@ -150,6 +161,7 @@ class _Server(uvicorn.Server):
                 await anyio.sleep(0.1)
         for server in self.servers:  # first: who connects now is better off at another process or machine
             server.close()
+        await anyio.sleep(_LAST_WORDS)
         await self._app.shut_down()
         await super().shutdown(sockets)
 

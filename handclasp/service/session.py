@@ -6,7 +6,6 @@ import logging
 from typing import cast
 
 import anyio
-import anyio.lowlevel
 
 from .asgi import Event, Receive, Request, Send
 from .counts import Traffic
@@ -56,9 +55,7 @@ class Session:
                 return True
             self._traffic.frames_in += 1
             line.receive_untrusted(cast("str | None", event.get("text")))
-            # A server that has read many frames at once hands them out without a pause: let the
-            # writers of both sides run, or the receiver of a burst would look slow.
-            await anyio.lowlevel.checkpoint()
+            await line.settled()
             if not line.finished:
                 event = await self._receive()
         return False

@@ -153,6 +153,9 @@ class Settings:
     grace: float = 5.0
     """How long a party may be away: time for a phone to change networks, and the other side is not left waiting."""
 
+    longest_away: float = 300.0
+    """How long it may be away when it asks for more: a phone on which the app that signs is in front."""
+
     headers_within: float = 5.0
     """How long the headers of a request may take (`serve` only): they fit into a packet or two."""
 

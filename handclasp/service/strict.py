@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, TypeAlias
 
 from .frames import Refused
@@ -90,13 +90,13 @@ def _no_count(_text: str) -> object:
     return _NOT_A_COUNT
 
 
-def only_untrusted(data: Object, *names: str) -> None:
-    """Exactly the fields *names*."""
+def only_untrusted(data: Object, *names: str, perhaps: Collection[str] = ()) -> None:
+    """Exactly the fields *names*; those in *perhaps* may be there."""
     for name in names:
         if name not in data:
             raise malformed(name, "is missing")
     for name in data:
-        if name not in names:
+        if name not in names and name not in perhaps:
             raise malformed(_shown(name), "is unknown here")
 
 

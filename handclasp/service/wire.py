@@ -53,6 +53,14 @@ class LinkBody(NamedTuple):
 
     nonce: str
     body: str
+    n: int
+
+
+class PublishBody(NamedTuple):
+    """The body of ``POST /offer`` and ``POST /answer``."""
+
+    body: str
+    n: int
 
 
 def parse_frame_untrusted(text: str) -> ClientFrame:
@@ -76,21 +84,23 @@ def parse_link_untrusted(body: bytes) -> LinkBody:
         Refused: ``malformed`` with the field at fault.
     """
     data = flat_object_untrusted(_utf8_untrusted(body), "body of the request")
-    only_untrusted(data, "nonce", "body")
+    only_untrusted(data, "nonce", "body", perhaps=_NUMBER)
     return LinkBody(
-        hex_untrusted(data, "nonce", _ID_DIGITS), base64url_untrusted(data, "body", MESSAGE_LENGTH)
+        hex_untrusted(data, "nonce", _ID_DIGITS),
+        base64url_untrusted(data, "body", MESSAGE_LENGTH),
+        _number_untrusted(data),
     )
 
 
-def parse_publish_untrusted(body: bytes) -> str:
+def parse_publish_untrusted(body: bytes) -> PublishBody:
     """Parse the body of ``POST /offer`` and ``POST /answer``.
 
     Raises:
         Refused: ``malformed`` with the field at fault.
     """
     data = flat_object_untrusted(_utf8_untrusted(body), "body of the request")
-    only_untrusted(data, "body")
-    return base64url_untrusted(data, "body", MESSAGE_LENGTH)
+    only_untrusted(data, "body", perhaps=_NUMBER)
+    return PublishBody(base64url_untrusted(data, "body", MESSAGE_LENGTH), _number_untrusted(data))
 
 
 def parse_challenge_untrusted(query: bytes) -> str:
@@ -116,16 +126,17 @@ def parse_bearer_untrusted(value: bytes | None) -> str | None:
 
 def encode_frame(frame: ServerFrame) -> str:
     """The text of a frame."""
-    return json.dumps(_fields_of(frame), separators=(",", ":"))
+    if isinstance(frame, Message):  # nearly all of them, and nothing in them needs an escape
+        return f'{{"type":"message","topic":"{frame.topic.value}","n":{frame.n},"body":"{frame.body}"}}'
+    return _ACCEPTED if isinstance(frame, Accepted) else json.dumps(_fields_of(frame), separators=(",", ":"))
 
 
-def _fields_of(frame: ServerFrame) -> dict[str, object]:
+def _fields_of(frame: Ready | Accepted | Joined | Left | Crowded | End | Error) -> dict[str, object]:
     match frame:
-        case Message(topic, n, body):
-            return {"type": "message", "topic": topic, "n": n, "body": body}
         case Ready(role, expires_in, token, nonce):
             fields: dict[str, object] = {"type": "ready", "role": role, "expires_in": expires_in}
-            return fields if token is None else {**fields, "token": token, "nonce": nonce}
+            secrets = {"token": token, "nonce": nonce}
+            return fields | {name: value for name, value in secrets.items() if value is not None}
         case End(code):
             return {"type": "end", "code": code, "detail": frame.detail}
         case Error(code, detail):
@@ -137,25 +148,46 @@ def _fields_of(frame: ServerFrame) -> dict[str, object]:
 _BARE: Mapping[type[ServerFrame], str] = MappingProxyType(
     {Accepted: "accepted", Joined: "joined", Left: "left", Crowded: "crowded"}
 )
+_ACCEPTED = '{"type":"accepted"}'
 
 
 def _subscribe_untrusted(data: Object) -> Subscribe:
-    only_untrusted(data, "type", "token", "after")
+    only_untrusted(data, "type", "token", "after", perhaps=_AWAY)
     after = count_untrusted(data, "after")
-    return Subscribe(hex_untrusted(data, "token", _TOKEN_DIGITS), after)
+    return Subscribe(hex_untrusted(data, "token", _TOKEN_DIGITS), after, _away_untrusted(data))
 
 
 def _claim_untrusted(data: Object) -> Claim:
-    only_untrusted(data, "type", "mailbox")
-    return Claim(hex_untrusted(data, "mailbox", _ID_DIGITS))
+    only_untrusted(data, "type", "mailbox", perhaps=_CLAIM)
+    mailbox = hex_untrusted(data, "mailbox", _ID_DIGITS)
+    by = hex_untrusted(data, "by", _TOKEN_DIGITS) if "by" in data else None
+    return Claim(mailbox, by, _away_untrusted(data))
 
 
 def _publish_untrusted(data: Object) -> Publish:
-    only_untrusted(data, "type", "topic", "body")
+    only_untrusted(data, "type", "topic", "body", perhaps=_NUMBER)
     topic = _TOPICS.get(text_untrusted(data, "topic"))
     if topic is None:
         raise malformed("topic", "must be link, offer or answer")
-    return Publish(topic, base64url_untrusted(data, "body", MESSAGE_LENGTH))
+    return Publish(topic, base64url_untrusted(data, "body", MESSAGE_LENGTH), _number_untrusted(data))
+
+
+def _number_untrusted(data: Object) -> int:
+    if "n" not in data:
+        return 0
+    n = count_untrusted(data, "n")
+    if n == 0:
+        raise malformed("n", "counts from 1")
+    return n
+
+
+def _away_untrusted(data: Object) -> int | None:
+    if "away" not in data:
+        return None
+    away = count_untrusted(data, "away")
+    if away == 0:
+        raise malformed("away", "must be at least a second")
+    return away
 
 
 def _close_untrusted(data: Object) -> Close:
@@ -163,6 +195,9 @@ def _close_untrusted(data: Object) -> Close:
     return Close()
 
 
+_NUMBER = ("n",)
+_AWAY = ("away",)
+_CLAIM = ("by", "away")
 _TOPICS: Mapping[str, Topic] = MappingProxyType({str(topic): topic for topic in Topic})
 _FRAMES: Mapping[str, Callable[[Object], ClientFrame]] = MappingProxyType(
     {

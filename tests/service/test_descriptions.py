@@ -121,7 +121,12 @@ async def test_schemathesis_finds_nothing(tmp_path: Path, party: str) -> None:
                 stderr=subprocess.STDOUT,
                 check=False,
                 cwd=tmp_path,
-                env={**os.environ, "COLUMNS": "200"},
+                env={
+                    **os.environ,
+                    "COLUMNS": "200",
+                    "PYTHONPATH": str(Path(__file__).parent),
+                    "SCHEMATHESIS_HOOKS": "spelling",
+                },
             )
             output = result.stdout.decode()
             assert result.returncode == 0, output
@@ -270,6 +275,9 @@ PEER = str(Identity.generate().peer_id)
 VALUES: dict[str, list[object]] = {
     "token": ["ab" * 32, "AB" * 32, "ab" * 31],
     "after": [0, 1, 999_999_999, 1_000_000_000, -1],
+    "away": [1, 300, 999_999_999, 0, -1],
+    "n": [1, 2, 999_999_999, 0, 1_000_000_000],
+    "by": ["cd" * 32, "CD" * 32, "cd" * 31],
     "mailbox": ["ab" * 16, "ab" * 17, "ag" * 16],
     "topic": ["link", "offer", "answer", "Link", TOPIC, TOPIC.upper()],
     "body": ["", "AA", "AAA", "AAAA", "AB", "A", "A=", "A" * 87_380, "A" * 87_384],

@@ -39,6 +39,7 @@ from handclasp.service.frames import (
     Topic,
 )
 from handclasp.service.hub import Hub
+from handclasp.service.opening import name_of
 from handclasp.service.seats import Delivery
 from handclasp.service.settings import Settings
 
@@ -409,11 +410,9 @@ class Interleavings(RuleBasedStateMachine):
             device.connection is not None for room in self.rooms.values() for device in room.devices.values()
         )
         assert len(self.hub._seats) == connected + len(self.strangers)
-        assert set(self.hub._mailboxes) == set(self.rooms)
-        tokens = sum(
-            device.token is not None for room in self.rooms.values() for device in room.devices.values()
-        )
-        assert len(self.hub._tokens) == tokens
+        assert set(self.hub._names) == set(map(name_of, self.rooms))
+        assert len(self.hub._mailboxes) == len(self.rooms)
+        assert not self.hub._tickets
         kept = sum(
             len(body) for room in self.rooms.values() for inbox in room.published.values() for body in inbox
         )
@@ -424,7 +423,7 @@ class Interleavings(RuleBasedStateMachine):
         self.strangers_hang_up()
         assert not self.rooms
         assert not self.hub._seats
-        assert not self.hub._tokens
+        assert not self.hub._mailboxes
         assert len(self.hub._timetable) == 0
         assert self.hub._stored == 0
 

@@ -97,7 +97,8 @@ async def open_socket(service: str, path: str) -> AsyncGenerator[ServiceSocket]:
         # Our own stream: trio-websocket leaves its own open when it is cancelled after the server's farewell.
         async with await _connect(url) as stream, open_scope() as scope:
             with _Readers(scope, stream) as readers:
-                with promptly("the signaling service did not answer"):
+                connection: trio_websocket.WebSocketConnection | None = None
+                with promptly("the signaling service did not answer"), readers.opening:
                     connection = await trio_websocket.wrap_client_stream(
                         cast("trio.Nursery", readers),
                         stream,
@@ -105,6 +106,8 @@ async def open_socket(service: str, path: str) -> AsyncGenerator[ServiceSocket]:
                         f"{url.path}{path}",
                         max_message_size=LONGEST_ANSWER,
                     )
+                if connection is None:
+                    raise ServiceUnavailable(f"the signaling service at {service} hung up before it answered")
                 connecting = False
                 socket = ServiceSocket(connection)
                 try:
@@ -123,12 +126,17 @@ class _Readers:
 
     Being cancelled does not end the reader: the service's farewell is still to come, and waiting for it
     without a reader would take all of `CLOSE_TIMEOUT`. The end of the block does.
+
+    Attributes:
+        opening: around the opening handshake, whose end trio-websocket awaits even after its reader found that the
+            connection is closed.
     """
 
     def __init__(self, scope: Scope, stream: trio.abc.AsyncResource) -> None:
         self._scope = scope
         self._stream = stream
         self._reading = trio.CancelScope(shield=True)
+        self.opening = trio.CancelScope()
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +155,8 @@ class _Readers:
                 await reader()
             except LocalProtocolError:  # whoever waits for a message is told that the connection is over
                 await trio.aclose_forcefully(self._stream)
+            finally:
+                self.opening.cancel()
 
 
 async def _connect(url: SplitResult) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:

@@ -132,7 +132,7 @@ class Service:
 
     async def end(self, mailbox: Mailbox, code: str) -> None:
         self.mailboxes.pop(mailbox.id, None)
-        for socket in mailbox.sockets.values():
+        for socket in list(mailbox.sockets.values()):
             await socket.send(type="end", code=code, detail="the service says so")
 
     # --- the protocol ---
@@ -263,7 +263,7 @@ class Service:
             )
         mailbox.sockets[role] = socket
         if len(mailbox.sockets) == 2:
-            for party in mailbox.sockets.values():
+            for party in list(mailbox.sockets.values()):
                 await party.send(type="joined")
         return mailbox, role
 

@@ -330,8 +330,9 @@ async def test_nonsense_from_the_service_ends_the_session_and_nothing_else(
     async with leftovers().none():
         async with paired(recorder.url) as (website, wallet):
             (mailbox,) = recorder.mailboxes.values()
-            for session, role in ((website, WEBSITE), (wallet, WALLET)):
-                await mailbox.sockets[role].send_event(ws.TextMessage(text))
+            sockets = [(website, mailbox.sockets[WEBSITE]), (wallet, mailbox.sockets[WALLET])]
+            for session, socket in sockets:
+                await socket.send_event(ws.TextMessage(text))
                 with pytest.raises(HandclaspError):
                     await session.signaling.receive()
 

@@ -7,7 +7,10 @@ import trio
 
 from handclasp.discovery.signaling import websocket
 from handclasp.discovery.signaling.websocket import open_socket
+from handclasp.errors import ServiceUnavailable
 from handclasp.testing import Leftovers, open_service
+
+from .balancer import open_balancer
 
 #: Seconds; what waits for them has missed the farewell, which is there in milliseconds.
 LONG = 10.0
@@ -27,3 +30,10 @@ async def test_the_end_of_a_block_hears_the_farewell_of_the_service_also_when_it
                     scope.cancel()
                     await trio.sleep_forever()
         assert trio.current_time() - before < LONG
+
+
+async def test_a_service_that_hangs_up_before_it_answers_is_not_waited_for() -> None:
+    async with open_balancer() as nobody, Leftovers().none():
+        with trio.fail_after(LONG / 2), pytest.raises(ServiceUnavailable, match="hung up"):
+            async with open_socket(nobody.url, "/ws"):
+                pass
