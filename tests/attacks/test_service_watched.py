@@ -50,7 +50,9 @@ async def numbers(port: int) -> dict[str, float]:
 
 async def test_metrics_count_what_happens_at_an_address_of_their_own(tmp_path: Path) -> None:
     port = free_port()
-    async with serving(tmp_path, "--metrics", f"127.0.0.1:{port}", "--address-burst", "20") as service:
+    async with serving(
+        tmp_path, "--metrics", f"127.0.0.1:{port}", "--address-burst", "20", "--address-rate", "0.001"
+    ) as service:
         async with connected(service) as raw:
             assert (await raw.request("GET", "/metrics"))[0] == 404, "not where everybody can read them"
         async with paired(service) as pair:

@@ -212,7 +212,7 @@ class Mailbox:
         while any(each <= number for each in self._unaccepted):
             self._check()
             await self._news.wait()
-        self._check()
+        # What was accepted has been, also when the peer has read it and closed the mailbox by now.
 
     async def _say_unaccepted(self) -> None:
         """Say what was not said yet on this socket. Without one, whoever makes the next will."""

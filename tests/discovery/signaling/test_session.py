@@ -428,6 +428,28 @@ async def test_a_service_that_acknowledges_nothing_is_unavailable(
                 await wallet.signaling.receive()
 
 
+class Hasty(Service):
+    """Ends the mailbox in the same breath in which it acknowledges a message, once it is in a hurry."""
+
+    in_a_hurry = False
+
+    async def accept(self, socket: Socket) -> None:
+        if not self.in_a_hurry:
+            await super().accept(socket)
+            return
+        frames = ({"type": "accepted"}, {"type": "end", "code": "closed", "detail": "they are done"})
+        text = [socket._protocol.send(ws.TextMessage(json.dumps(frame))) for frame in frames]
+        await socket._stream.send_all(b"".join(text))
+
+
+async def test_what_was_accepted_was_sent_though_the_peer_has_closed_by_now() -> None:
+    async with open_hostile_service(hasty := Hasty()) as service, paired(service.url) as (_, wallet):
+        hasty.in_a_hurry = True
+        await wallet._mailbox.publish("link", b"the last word")
+        with pytest.raises((PeerLeft, ServiceRefused)):
+            await wallet.receive_link()
+
+
 async def test_a_message_that_is_left_out_ends_the_session_with_the_next(recorder: Service) -> None:
     async with paired(recorder.url) as (website, wallet):
         recorder.pass_on = Losing("answer").pass_on  # type: ignore[method-assign]
