@@ -305,7 +305,9 @@ class Mailbox:
         if n == 0 or n == len(inbox) + 1:
             return False
         if n > len(inbox) or (inbox[n - 1].topic, inbox[n - 1].body) != (topic, body):
-            raise Refused("number", "n is not the number of the next message, or of one that says the same", 409)
+            raise Refused(
+                "number", "n is not the number of the next message, or of one that says the same", 409
+            )
         return True
 
     def _check_room(self, receiver: Party, body: str) -> None:
