@@ -301,9 +301,11 @@ class Hub:
         mailbox = self._mailboxes.get(key)
         if self._journal is None or mailbox is None or mailbox.users:
             return
-        for party in mailbox.parties.values():
-            if party.seat is not None and party.seat.instance == self._instance:
-                return
+        parties = mailbox.parties.values()
+        if any(party.seat is not None and party.seat.instance == self._instance for party in parties):
+            return
+        if all(party.seat is None for party in parties) and any(party.gone_at for party in parties):
+            return  # nobody else will end it in time
         self._remove(key, mailbox.opening.name, mailbox)
         self._stored -= mailbox.stored
 

@@ -262,7 +262,7 @@ class Replication(Journal):
 
     def _next_batch(self) -> list[tuple[Sync, list[Entry]]]:
         batch: list[tuple[Sync, list[Entry]]] = []
-        room, now = _BATCH, self.clock()
+        room = _BATCH
         for key in (*self._queues, *(key for key in self._behind if key not in self._queues)):
             mailbox = self.hub.mailbox(key)
             entries = _first(self._queues.get(key, []), room)
@@ -270,11 +270,10 @@ class Replication(Journal):
                 self._give_up(key, unauthorized())
                 self._behind.pop(key, None)
                 continue
-            lasts = mailbox.ends_at - now
-            if any(isinstance(entry.asked, Claiming) for entry in entries):
-                lasts = max(lasts, mailbox.opening.pairing_life)
-            rows = list(map(to_row, entries))
-            batch.append((Sync(key, mailbox.length, rows, max(lasts, 0) + _SLACK), entries))
+            # A claim is all that makes a mailbox live longer.
+            claimed = any(isinstance(entry.asked, Claiming) for entry in entries)
+            life = mailbox.opening.pairing_life + _SLACK if claimed else None
+            batch.append((Sync(key, mailbox.length, list(map(to_row, entries)), life), entries))
             self._behind.pop(key, None)
             room -= sum(map(_length, entries)) + _ROW_LENGTH
             if room <= 0:

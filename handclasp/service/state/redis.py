@@ -27,7 +27,7 @@ T = TypeVar("T")
 _PREFIX = "handclasp:1:"
 _BEAT_EVERY = LEASE / 3  # two may be lost
 _RETRY_EVERY = 0.1
-_FIELD = "\n"  # between the parts of what is told: JSON in one line has none
+_NAME_LASTS = 700.0  # seconds: longer than any mailbox; a name whose log is gone is free
 _MILLISECONDS = 1000
 
 #: KEYS: none, for the logs are named by the batch (so this is not for Redis Cluster).
@@ -46,6 +46,7 @@ while at <= #ARGV do
     answers[#answers + 1] = false
   elseif known > length or length + count > most then
     redis.call('DEL', rows, followers)
+    redis.call('ZREM', prefix .. 'all', log)
     answers[#answers + 1] = false
   else
     answers[#answers + 1] = known < length and redis.call('LRANGE', rows, known, -1) or {}
@@ -57,6 +58,8 @@ while at <= #ARGV do
       if life ~= '' then
         redis.call('PEXPIRE', rows, life)
         redis.call('PEXPIRE', followers, life)
+        local time = redis.call('TIME')
+        redis.call('ZADD', prefix .. 'all', 'XX', time[1] * 1000 + life, log)
       end
       local words = log .. '\\n' .. length .. '\\n' .. table.concat(new, '\\n')
       for _, follower in ipairs(redis.call('SMEMBERS', followers)) do
@@ -73,17 +76,19 @@ end
 return answers
 """
 
-#: KEYS: the log, its name, the index of all of them by their end. ARGV: key, row, life in ms, most, name.
+#: KEYS: the name, the index of all logs by their end. ARGV: prefix, log, row, life in ms, most, life of the name.
 _CREATE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if redis.call('EXISTS', KEYS[2]) == 1 then return 1 end
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
-if redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[4]) then return 2 end
-redis.call('RPUSH', KEYS[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-redis.call('SET', KEYS[2], ARGV[1], 'PX', 600000)
-redis.call('ZADD', KEYS[3], now + 600000, ARGV[5])
+local taken = redis.call('GET', KEYS[1])
+if taken and redis.call('EXISTS', ARGV[1] .. 'log:' .. taken) == 1 then return 1 end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[5]) then return 2 end
+local log = ARGV[1] .. 'log:' .. ARGV[2]
+redis.call('RPUSH', log, ARGV[3])
+redis.call('PEXPIRE', log, ARGV[4])
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[6])
+redis.call('ZADD', KEYS[2], now + ARGV[4], ARGV[2])
 return 0
 """
 
@@ -137,8 +142,9 @@ class RedisState(State):
 
     async def create(self, log: str, name: str, row: Row, *, life: float, most: int) -> Created:
         """See `State.create`."""
-        keys = [f"{_PREFIX}log:{log}", f"{_PREFIX}name:{name}", f"{_PREFIX}all"]
-        arguments: list[str | int] = [log, _text(row), _milliseconds(life), most, name]
+        keys = [f"{_PREFIX}name:{name}", f"{_PREFIX}all"]
+        lasts = _milliseconds(_NAME_LASTS)
+        arguments: list[str | int] = [_PREFIX, log, _text(row), _milliseconds(life), most, lasts]
         answer = await self._ask((await self._connected()).eval(_CREATE, keys, arguments))
         return (Created.DONE, Created.TAKEN, Created.FULL)[int(cast("int", answer))]
 
@@ -165,7 +171,7 @@ class RedisState(State):
             for each in (f"{_PREFIX}log:{log}", f"{_PREFIX}followers:{log}", f"{_PREFIX}name:{name}")
         ]
         await self._ask(client.delete(keys))
-        await self._ask(client.zrem(f"{_PREFIX}all", [name for _, name in logs]))
+        await self._ask(client.zrem(f"{_PREFIX}all", [log for log, _ in logs]))
 
     async def living(self, instances: Collection[str]) -> set[str]:
         """See `State.living`."""
@@ -179,6 +185,9 @@ class RedisState(State):
 
     async def _connected(self) -> coredis.Redis[bytes]:
         """Wait for a Redis that is about to be there: at the start, or during its own restart."""
+        client = self._client
+        if client is not None:
+            return client
         with anyio.move_on_after(WITHIN / 2):
             while self._client is None:
                 await self._up.wait()

@@ -129,14 +129,14 @@ class SqliteState(State):
         database = sqlite3.connect(
             self._path, timeout=WITHIN / 2, isolation_level=None, check_same_thread=False
         )
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version not in {0, _VERSION}:
             database.close()
             raise ConfigurationError(
                 f"{self._path} was written by another version of handclasp: use another file"
             )
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
         database.executescript(_TABLES)
         database.execute(f"PRAGMA user_version = {_VERSION}")
         with _transaction(database):

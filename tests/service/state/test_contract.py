@@ -224,6 +224,7 @@ def test_a_log_is_gone_when_its_life_is_over_and_lives_on_with_what_is_added(pla
             return await one.sync([Sync(short[0], 0)]) == [None]
 
         await again_until(short_is_gone)
+        assert await other.create(new_key(), short[1], [3], life=60, most=10_000) is Created.DONE
         assert await other.sync([Sync(long[0], 0)]) == [[[1], [2]]]
 
     play_on(scenario)
