@@ -16,6 +16,8 @@ import pytest
 import trio
 from aioice import stun
 
+from .ports import free_port
+
 SECRET = "5d0c41d27be35a6880d1e2f3a4b5c6d79f0c41d27be35a68"
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "run-a-turn-server.md"
 
@@ -37,9 +39,7 @@ async def coturn(folder: Path, config: str, *options: str) -> AsyncGenerator[tup
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     file, log = folder / "turnserver.conf", folder / "turnserver.log"
     file.write_text(config)
     arguments = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias, cast
@@ -10,9 +11,11 @@ from handclasp.errors import ConfigurationError, HandclaspError
 
 from .asgi import Event, Receive, Scope, Send
 from .embedded import WELL_KNOWN, SignInApp
+from .journal import describe
 
 __all__ = ["beside"]
 
+_logger = logging.getLogger("handclasp.service")
 _App: TypeAlias = Callable[..., Awaitable[None]]
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 
@@ -69,9 +72,10 @@ async def _serve_lifespan(website: _App, service: SignInApp, connection: tuple[S
 
     try:
         await website(scope, receive_for_website, send_for_website)
-    except Exception:
+    except Exception as exc:
         if answered:
             raise
+        _logger.info("the website does not know startup and shutdown, or failed at it: %s", describe(exc))
     if not answered:  # ASGI Lifespan: this is how an application says that it does not know it
         await send({"type": "lifespan.startup.complete"})
         await receive()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -23,6 +20,7 @@ from handclasp.transports.webrtc import IceServer, webrtc
 from handclasp.transports.webrtc.aiortc import AiortcEngine, internals
 from handclasp.transports.webrtc.sdp import Kind, SignalingMessage
 
+from ...turn import coturn  # noqa: TID252 - no installed package
 from .test_transport import OTHER_PROCESS, Lines
 
 Upgraded = Callable[..., Awaitable[list[Connection]]]
@@ -85,61 +83,27 @@ async def test_two_peers_connect_over_ipv6_alone(upgraded: Upgraded) -> None:
 # --- TURN ---
 
 
+CONFIG = """
+user=me:secret
+realm=handclasp.test
+lt-cred-mech
+no-cli
+allow-loopback-peers
+"""
+
+
 @asynccontextmanager
-async def coturn(folder: Path, *options: str) -> AsyncGenerator[str]:
+async def turn_server(folder: Path) -> AsyncGenerator[str]:
     """The address of a TURN server that knows the user ``me`` with the password ``secret``."""
-    program = shutil.which("turnserver")
-    if program is None:
-        reason = "no TURN server is installed (Debian: apt-get install coturn)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = {
-        "listening-ip": "127.0.0.1",
-        "relay-ip": "127.0.0.1",
-        "listening-port": port,
-        "user": "me:secret",
-        "realm": "handclasp.test",
-        "log-file": "stdout",
-        "userdb": folder / "users.db",
-        "pidfile": folder / "turnserver.pid",
-    }
-    arguments = [f"--{name}={value}" for name, value in settings.items()]
-    switches = ["-n", "--no-cli", "--no-tls", "--no-dtls", "--lt-cred-mech", "--allow-loopback-peers"]
-    log = folder / "turnserver.log"
-    with log.open("wb") as output:
-        process = await trio.lowlevel.open_process(
-            [program, *switches, *arguments, *options], stdout=output, stderr=subprocess.STDOUT
-        )
-        try:
-            with trio.fail_after(60):
-                while not await _answers(port):
-                    assert process.poll() is None, log.read_text()
-                    await trio.sleep(0.05)
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
-
-
-async def _answers(port: int) -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True
+    async with coturn(folder, CONFIG) as (host, port):
+        yield f"{host}:{port}"
 
 
 @pytest.mark.parametrize("way", ["udp", "tcp"])
 async def test_relays_only_means_that_all_bytes_go_through_the_relay_and_nothing_else_is_told(
     upgraded: Upgraded, leftovers: Callable, tmp_path: Path, way: str
 ) -> None:
-    async with leftovers("thread asyncio_").none(quiet=0.2), coturn(tmp_path) as address:
+    async with leftovers("thread asyncio_").none(quiet=0.2), turn_server(tmp_path) as address:
         engine = AiortcEngine(addresses=["127.0.0.1"], gather_timeout=10, relay_only=True)
         server = IceServer(f"turn:{address}?transport={way}", "me", "secret")
         async with connected(upgraded, engine, [server]) as (connections, candidates):
@@ -153,7 +117,7 @@ async def test_relays_only_means_that_all_bytes_go_through_the_relay_and_nothing
 
 
 async def test_a_relay_that_is_not_needed_is_not_used(upgraded: Upgraded, tmp_path: Path) -> None:
-    async with coturn(tmp_path) as address:
+    async with turn_server(tmp_path) as address:
         engine = AiortcEngine(addresses=["127.0.0.1"], gather_timeout=10)
         server = IceServer(f"turn:{address}", "me", "secret")
         async with connected(upgraded, engine, [server]) as (connections, candidates):
@@ -163,7 +127,7 @@ async def test_a_relay_that_is_not_needed_is_not_used(upgraded: Upgraded, tmp_pa
 
 
 async def test_a_password_that_is_wrong_gives_no_relay(upgraded: Upgraded, tmp_path: Path) -> None:
-    async with coturn(tmp_path) as address:
+    async with turn_server(tmp_path) as address:
         engine = AiortcEngine(addresses=["127.0.0.1"], gather_timeout=10)
         server = IceServer(f"turn:{address}", "me", "wrong")
         async with connected(upgraded, engine, [server]) as (_, candidates):
