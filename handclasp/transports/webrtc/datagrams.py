@@ -15,6 +15,7 @@ import errno
 import socket
 import struct
 import sys
+import time
 from asyncio import selector_events
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,8 @@ Batch = list[tuple[bytes, Address]]
 
 #: Datagrams that are read in one go at most, before others have their turn.
 _BATCH = 64
+#: Seconds between two reads within which more than one datagram is expected to be there.
+_TOGETHER = 0.0002
 #: Linux, include/uapi/linux/udp.h; Python has no names for them.
 _UDP_SEGMENT, _UDP_GRO = 103, 104
 #: Bytes that one read returns at most.
@@ -48,6 +51,7 @@ class DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ig
     def __init__(self, loop: asyncio.AbstractEventLoop, into: memoryview, *arguments: Any) -> None:
         super().__init__(loop, *arguments)
         self._into = into
+        self._last_read = 0.0
         self._cuts = sys.platform == "linux"  # whether the kernel cuts a run of datagrams up
         if self._cuts:
             try:
@@ -60,7 +64,11 @@ class DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ig
             return
         batch: Batch = []
         try:
-            while len(batch) < _BATCH:
+            self._read_into(batch)
+            # Where one came alone, and the last some time ago, asking for another costs more than it saves.
+            now = time.monotonic()
+            many, self._last_read = len(batch) > 1 or now - self._last_read < _TOGETHER, now
+            while many and len(batch) < _BATCH:
                 self._read_into(batch)
         except (BlockingIOError, InterruptedError):
             pass

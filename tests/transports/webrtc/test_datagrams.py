@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import socket
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from handclasp.transports.webrtc import datagrams
 from handclasp.transports.webrtc.datagrams import LARGEST, Batch, DatagramTransport
 
 NO_CHECKSUM = 11  # SO_NO_CHECK: Linux cuts no runs without it
@@ -111,15 +113,22 @@ def test_runs_of_many_sizes_arrive_as_they_were_sent(
     runner.run(exchange())
 
 
-def test_what_arrived_in_one_go_is_handed_over_in_one_batch_with_its_sender(runner: asyncio.Runner) -> None:
+@pytest.mark.parametrize("together", [math.inf, 0.0], ids=["in quick succession", "far between"])
+def test_what_arrived_is_handed_over_with_its_sender_however_it_is_read(
+    runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, together: float
+) -> None:
+    monkeypatch.setattr(datagrams, "_TOGETHER", together)
+
     async def exchange() -> None:
         kept = Keeper()
         receiver, sender = await opened(kept), await opened(Keeper())
         for number in range(10):
             sender.sendto(b"%d" % number, receiver.get_extra_info("sockname"))
         await until(lambda: len(kept.data) == 10)
-        (batch,) = kept.batches
-        assert {address for _, address in batch} == {sender.get_extra_info("sockname")}
+        assert kept.data == [b"%d" % number for number in range(10)]
+        assert len(kept.batches) == (1 if together else 10)
+        for batch in kept.batches:
+            assert {address for _, address in batch} == {sender.get_extra_info("sockname")}
         receiver.close()
         sender.close()
 
